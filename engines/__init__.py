@@ -1,0 +1,1 @@
+"""Engines that make frames (sampling) and labels (labelling)."""

@@ -1,0 +1,1 @@
+"""Labellers: electronic-structure codes that give energies and forces."""

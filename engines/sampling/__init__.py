@@ -1,0 +1,1 @@
+"""Samplers: dynamics and path searches driven by a calculator."""

@@ -1,0 +1,1 @@
+"""The TACE network, its committee, training and calculators."""

@@ -1,0 +1,1 @@
+"""tace-al: active learning and molecular dynamics with committees of TACE potentials."""

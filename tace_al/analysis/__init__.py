@@ -1,0 +1,1 @@
+"""Chemistry from energies and forces: reactions and barriers."""

@@ -1,0 +1,1 @@
+"""Errors, units, hashing, labels, files and random generators: no torch, no ase."""

@@ -1,0 +1,1 @@
+"""Structures on disk and in batches: extended XYZ, frame files, neighbour lists, graphs."""

@@ -1,0 +1,1 @@
+"""Which frames to label: calibration, acquisition, diversity, stopping."""

@@ -1,0 +1,1 @@
+"""Launchable campaigns: composition only."""
