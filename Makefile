@@ -1,0 +1,61 @@
+# make run    set everything up and run the main job: two barriers of one catalysed reaction
+# make test   set everything up and run every check and test
+# Nothing but git, make and Python >= 3.11 is needed; PYTHON=... names another interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+REQUIREMENTS := pyproject.toml constraints.txt .ci/create-venv
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+
+# One thread per process: committees and workers fill the cores themselves.
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := passive
+export PYTHON
+
+WORKFLOW := workflows/catalysis.py
+ARGS :=
+
+.PHONY: help run test lint check install install-test clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed  ## set up and run the main job (WORKFLOW=..., ARGS="--set key=value")
+	$(VENV)/bin/tace-al run $(WORKFLOW) $(ARGS)
+
+test: lint check  ## set up, then style, types, layers and tests
+
+lint: $(VENV)/.installed-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+check: $(VENV)/.installed-test lint
+	$(PY) -m pytest $(ARGS)
+
+install: $(VENV)/.installed  ## set up what running needs
+install-test: $(VENV)/.installed-test  ## set up what testing and developing need
+
+# torch first and pinned: left to the resolver it may choose a build of several gigabytes.
+$(VENV)/.installed: $(REQUIREMENTS)
+	.ci/create-venv $(VENV)
+	$(PIP) install "$(TORCH)"
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(REQUIREMENTS)
+	.ci/create-venv $(VENV)
+	$(PIP) install "$(TORCH)"
+	$(PIP) install -c constraints.txt -e ".[test,dev]"
+	touch $(VENV)/.installed $@
+
+clean:  ## remove the environment and every cache (runs/ stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
