@@ -1,0 +1,70 @@
+"""Equivariant linear maps: channels mix, components of a tensor never do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tace_al.model.cartesian import degree_slice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeciesGroups:
+    """Atoms sorted by species, so that a species-dependent map is one product a species.
+
+    Parameters
+    ----------
+    species
+        Species index of each atom, ascending.
+    counts
+        Atoms of each species.
+    """
+
+    species: Int[Tensor, " atoms"]
+    counts: Sequence[int]
+
+
+@final
+class DegreeLinear(nn.Module):
+    """One channel-mixing matrix a degree, shared by its 2l + 1 components."""
+
+    def __init__(self, l_max: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out))
+
+    def forward(
+        self, features: Float[Tensor, "atoms components channels_in"]
+    ) -> Float[Tensor, "atoms components channels_out"]:
+        """Return the mixed features."""
+        weight = self.weight / math.sqrt(self.weight.shape[1])
+        mixed = [features[:, degree_slice(l)] @ weight[l] for l in range(self.l_max + 1)]
+        return torch.cat(mixed, dim=1)
+
+
+@final
+class SpeciesLinear(nn.Module):
+    """One channel-mixing matrix a species and degree (the residual connection)."""
+
+    def __init__(self, l_max: int, channels: int, num_species: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, channels))
+
+    def forward(
+        self, features: Float[Tensor, "atoms components channels"], groups: SpeciesGroups
+    ) -> Float[Tensor, "atoms components channels"]:
+        """Return the mixed features of atoms sorted by species."""
+        weight = self.weight / math.sqrt(self.weight.shape[-1])
+        mixed = []
+        for index, block in enumerate(features.split(list(groups.counts))):
+            if block.shape[0]:
+                degrees = [
+                    block[:, degree_slice(l)] @ weight[index, l] for l in range(self.l_max + 1)
+                ]
+                mixed.append(torch.cat(degrees, dim=1))
+        return torch.cat(mixed)

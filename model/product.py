@@ -1,0 +1,165 @@
+"""The spectral product basis: symmetric powers of the message, up to body order nu + 1.
+
+    B^1 = m,   B^n = all couplings of B^(n-1) with m,   n <= nu        (arXiv 2509.14961)
+    out_i^{l3} = sum_paths W[Z_i, path, channel] B_path
+
+All factors are the same message, so most couplings repeat one another; only a linearly independent
+subset is kept at each order (the span is that of the full basis). Each order is evaluated as the few
+products of components that its couplings need, followed by one small matrix.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tace_al.model import cartesian
+from tace_al.model.linear import DegreeLinear, SpeciesGroups
+
+
+class Path(NamedTuple):
+    """One coupling of the order below (`parent`, degree l1) with the message's degree l2 into l3."""
+
+    parent: int
+    l1: int
+    l2: int
+    l3: int
+
+
+@lru_cache(maxsize=None)
+def independent_paths(l_max: int, correlation: int) -> tuple[tuple[Path, ...], ...]:
+    """Return, for each order n = 1..correlation, linearly independent paths of degree <= l_max.
+
+    Independence is decided in float64 on random messages by Gram-Schmidt in the given order; the
+    accepted and refused paths differ by many orders of magnitude in what they leave over.
+    """
+    generator = np.random.default_rng(0)
+    num_samples = 64
+    message = generator.normal(size=(num_samples, cartesian.num_components(l_max)))
+    orders = [tuple(Path(-1, 0, l, l) for l in range(l_max + 1))]
+    values = [message[:, cartesian.degree_slice(l)] for l in range(l_max + 1)]
+    for _ in range(1, correlation):
+        accepted: list[Path] = []
+        accepted_values: list[np.ndarray] = []
+        for l3 in range(l_max + 1):
+            basis: list[np.ndarray] = []
+            for parent, path in enumerate(orders[-1]):
+                for l2 in range(l_max + 1):
+                    if not cartesian.couples(path.l3, l2, l3):
+                        continue
+                    value = np.einsum(
+                        "sa,sb,abc->sc",
+                        values[parent],
+                        message[:, cartesian.degree_slice(l2)],
+                        cartesian.coupling(path.l3, l2, l3),
+                    )
+                    rest = value.ravel() / np.linalg.norm(value)
+                    for _ in range(2):  # twice is enough (Parlett 1980)
+                        for vector in basis:
+                            rest = rest - vector * (vector @ rest)
+                    if np.linalg.norm(rest) > 1e-6:
+                        basis.append(rest / np.linalg.norm(rest))
+                        accepted.append(Path(parent, path.l3, l2, l3))
+                        accepted_values.append(value)
+        orders.append(tuple(accepted))
+        values = accepted_values
+    return tuple(orders)
+
+
+@final
+class SpectralProduct(nn.Module):
+    """Features of degree 0..l_out from messages of degree 0..l_in."""
+
+    def __init__(
+        self, *, l_in: int, l_out: int, correlation: int, channels: int, num_species: int
+    ) -> None:
+        super().__init__()
+        self.l_out = l_out
+        orders = needed_paths(l_in, l_out, correlation)
+        self.correlation = correlation
+        for order in range(2, correlation + 1):
+            first, second, matrix = _sparse_products(
+                orders[order - 2], orders[order - 1], symmetric=order == 2
+            )
+            self.register_buffer(f"first_{order}", torch.tensor(first), persistent=False)
+            self.register_buffer(f"second_{order}", torch.tensor(second), persistent=False)
+            self.register_buffer(f"matrix_{order}", torch.tensor(matrix), persistent=False)
+        rows, path_of_row, degrees_of_row = [], [], []
+        offset = num_paths = 0
+        for paths in orders:
+            for path in paths:
+                if path.l3 <= l_out:
+                    for m in range(2 * path.l3 + 1):
+                        rows.append(offset + m)
+                        path_of_row.append(num_paths)
+                        degrees_of_row.append(path.l3 * path.l3 + m)
+                    num_paths += 1
+                offset += 2 * path.l3 + 1
+        collect = torch.zeros(
+            cartesian.num_components(l_out), len(rows), dtype=torch.float64
+        )
+        counts = np.bincount(degrees_of_row)
+        for row, component in enumerate(degrees_of_row):
+            collect[component, row] = 1.0 / math.sqrt(counts[component])
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
+        self.register_buffer("path_of_row", torch.tensor(path_of_row), persistent=False)
+        self.register_buffer("collect", collect, persistent=False)
+        self.rows: Tensor
+        self.path_of_row: Tensor
+        self.collect: Tensor
+        self.weight = nn.Parameter(torch.randn(num_species, num_paths, channels))
+        self.linear = DegreeLinear(l_out, channels, channels)
+
+    def forward(
+        self, message: Float[Tensor, "atoms dim_in channels"], groups: SpeciesGroups
+    ) -> Float[Tensor, "atoms dim_out channels"]:
+        """Return the product features of atoms sorted by species."""
+        orders = [message]
+        for order in range(2, self.correlation + 1):
+            first = orders[-1].index_select(1, self.get_buffer(f"first_{order}"))
+            second = message.index_select(1, self.get_buffer(f"second_{order}"))
+            orders.append(self.get_buffer(f"matrix_{order}") @ (first * second))
+        basis = torch.cat(orders, dim=1).index_select(1, self.rows)  # (atoms, rows, channels)
+        weight = self.weight.index_select(0, groups.species).index_select(1, self.path_of_row)
+        return self.linear(self.collect @ (basis * weight))
+
+
+def needed_paths(l_in: int, l_out: int, correlation: int) -> list[list[Path]]:
+    """Return the independent paths of each order that reach an output of degree <= l_out."""
+    orders = [list(paths) for paths in independent_paths(l_in, correlation)]
+    for order in range(correlation - 1, 0, -1):
+        above = orders[order + 1] if order + 1 < correlation else []
+        used = {path.parent for path in above}
+        kept = [i for i, path in enumerate(orders[order]) if path.l3 <= l_out or i in used]
+        renumbered = {old: new for new, old in enumerate(kept)}
+        orders[order] = [orders[order][old] for old in kept]
+        if above:
+            orders[order + 1] = [path._replace(parent=renumbered[path.parent]) for path in above]
+    return orders
+
+
+def _sparse_products(
+    below: list[Path], paths: list[Path], *, symmetric: bool
+) -> tuple[list[int], list[int], np.ndarray]:
+    """Return which components to multiply and the matrix that couples the products."""
+    starts = np.cumsum([0, *(2 * path.l3 + 1 for path in below)])
+    entries: dict[tuple[int, int], dict[int, float]] = {}
+    row = 0
+    for path in paths:
+        coupling = cartesian.coupling(path.l1, path.l2, path.l3)
+        for a, b, c in zip(*np.nonzero(np.abs(coupling) > 1e-12), strict=True):
+            pair = (int(starts[path.parent] + a), int(path.l2**2 + b))
+            if symmetric:  # both factors are the message: a product and its mirror are one
+                pair = (min(pair), max(pair))
+            column = entries.setdefault(pair, {})
+            column[row + int(c)] = column.get(row + int(c), 0.0) + float(coupling[a, b, c])
+        row += 2 * path.l3 + 1
+    matrix = np.zeros((row, len(entries)))
+    for index, column in enumerate(entries.values()):
+        for component, value in column.items():
+            matrix[component, index] = value
+    return [pair[0] for pair in entries], [pair[1] for pair in entries], matrix

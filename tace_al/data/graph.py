@@ -1,0 +1,109 @@
+"""AtomicGraph: one or many structures as the tensors a network reads.
+
+Edges run j -> i with vector r_ij = r_i - r_j + shift @ cell, sorted by receiver i; several structures
+lie end to end and `system_index` says which atom belongs where. Positions and cells stay float64;
+the network takes its vectors in its own dtype.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tace_al.data.neighbours import neighbour_list
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtomicGraph:
+    """A batch of structures.
+
+    Parameters
+    ----------
+    numbers
+        Atomic numbers.
+    positions
+        Angstrom.
+    cells
+        Lattice vectors as rows, Angstrom; zero for a molecule.
+    volumes
+        Angstrom^3; NaN where the structure is not periodic in three directions.
+    system_index
+        Structure of each atom, ascending.
+    sender, receiver
+        Atoms j and i of each edge.
+    shift
+        Cell vectors crossed by each edge, in whole numbers.
+    """
+
+    numbers: Int[Tensor, " atoms"]
+    positions: Float[Tensor, "atoms 3"]
+    cells: Float[Tensor, "systems 3 3"]
+    volumes: Float[Tensor, " systems"]
+    system_index: Int[Tensor, " atoms"]
+    sender: Int[Tensor, " edges"]
+    receiver: Int[Tensor, " edges"]
+    shift: Float[Tensor, "edges 3"]
+
+    @property
+    def num_atoms(self) -> int:
+        """Number of atoms in the whole batch."""
+        return self.numbers.shape[0]
+
+    @property
+    def num_systems(self) -> int:
+        """Number of structures."""
+        return self.cells.shape[0]
+
+    def atom_counts(self) -> Int[Tensor, " systems"]:
+        """Return the number of atoms of each structure."""
+        return torch.bincount(self.system_index, minlength=self.num_systems)
+
+    def edge_vectors(self) -> Float[Tensor, "edges 3"]:
+        """Return r_ij = r_i - r_j + shift @ cell in Angstrom."""
+        separation = self.positions[self.receiver] - self.positions[self.sender]
+        edge_cells = self.cells[self.system_index[self.sender]]
+        return separation + torch.einsum("es,esx->ex", self.shift, edge_cells)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the graph on another device."""
+        moved = {field.name: getattr(self, field.name).to(device) for field in fields(self)}
+        return replace(self, **moved)
+
+
+def graph_from_atoms(atoms: Atoms, cutoff: float) -> AtomicGraph:
+    """Return the graph of one structure with every edge shorter than `cutoff` (Angstrom)."""
+    sender, receiver, shift = neighbour_list(atoms, cutoff)
+    periodic = np.asarray(atoms.pbc, dtype=bool)
+    cell = np.where(periodic[:, None], atoms.cell.array, 0.0)
+    volume = float(atoms.get_volume()) if periodic.all() else float("nan")
+    return AtomicGraph(
+        numbers=torch.as_tensor(atoms.numbers, dtype=torch.int64),
+        positions=torch.as_tensor(atoms.positions, dtype=torch.float64),
+        cells=torch.as_tensor(cell, dtype=torch.float64).reshape(1, 3, 3),
+        volumes=torch.tensor([volume], dtype=torch.float64),
+        system_index=torch.zeros(len(atoms), dtype=torch.int64),
+        sender=torch.from_numpy(sender),
+        receiver=torch.from_numpy(receiver),
+        shift=torch.as_tensor(shift, dtype=torch.float64),
+    )
+
+
+def batch_graphs(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
+    """Return several graphs as one, in order."""
+    if len(graphs) == 1:
+        return graphs[0]
+    atom_offsets = np.cumsum([0, *(graph.num_atoms for graph in graphs)])[:-1].tolist()
+    system_offsets = np.cumsum([0, *(graph.num_systems for graph in graphs)])[:-1].tolist()
+    offset = {"sender": atom_offsets, "receiver": atom_offsets, "system_index": system_offsets}
+    joined = {}
+    for field in fields(AtomicGraph):
+        parts = [getattr(graph, field.name) for graph in graphs]
+        if field.name in offset:
+            parts = [part + start for part, start in zip(parts, offset[field.name], strict=True)]
+        joined[field.name] = torch.cat(parts)
+    return AtomicGraph(**joined)
