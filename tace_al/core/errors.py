@@ -55,7 +55,7 @@ class LabelFailed(LabellerError):
     ----------
     kind
         Machine-readable reason: "parity", "contact", "convergence", "nonfinite", "force_ceiling",
-        "geometry", "outlier", "crash".
+        "geometry", "outlier", "crash", "cell", "elements", "charge", "empty", "shape".
     message
         One sentence on what is wrong and what to do.
     """

@@ -1,0 +1,186 @@
+"""Any ASE calculator as a labeller, named by its import path: "ase.calculators.lj:LennardJones".
+
+The bridge to codes without a labeller of their own. Only the options given are known to the
+fidelity, so give every setting that changes a number.
+"""
+
+import importlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from types import MappingProxyType
+from typing import final
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    CalculatorError,
+    PropertyNotImplementedError,
+    all_properties,
+)
+
+from tace_al.core.errors import ConfigError, LabelFailed, LabellerMissing
+from tace_al.core.labels import Fidelity, Label, Setting
+from tace_al.data.frames import spin_multiplicity, structure_key, total_charge
+from tace_al.engines.labelling.labeller import Labeller
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ASELabeller(Labeller):
+    """A calculator built anew for every structure from its import path and plain options.
+
+    Parameters
+    ----------
+    factory
+        "package.module:Name" of a calculator class or of a function that returns a calculator.
+    options
+        Keyword arguments of the factory.
+    charge_option, multiplicity_option
+        Names of the factory's keywords for total charge and spin multiplicity. Without them a
+        charged structure, or one that is not in its lowest multiplicity, is refused: the
+        calculator would silently ignore it.
+    """
+
+    factory: str
+    options: Mapping[str, Setting] = field(default_factory=dict)
+    charge_option: str | None = None
+    multiplicity_option: str | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze the options."""
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as plain values (a mapping proxy cannot be pickled)."""
+        return (
+            _rebuild,
+            (self.factory, dict(self.options), self.charge_option, self.multiplicity_option),
+        )
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The factory, its package's version and every option."""
+        module, _, name = self.factory.partition(":")
+        return Fidelity(
+            name=name.lower(),
+            code=f"{self.factory} {_version(module.partition('.')[0])}",
+            settings=dict(self.options),
+        )
+
+    def label(self, atoms: Atoms) -> Label:
+        """Return energy and forces, and stress and dipole where the calculator has them.
+
+        Raises
+        ------
+        ConfigError
+            The import path names nothing, or the factory refuses the options.
+        LabellerMissing
+            The package is not installed.
+        LabelFailed
+            "charge" when charge or multiplicity cannot be passed on, "crash" when the calculator
+            fails.
+        """
+        start = time.perf_counter()
+        probe = Atoms(
+            numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc
+        )
+        probe.calc = self._calculator(atoms)
+        try:
+            energy = float(probe.get_potential_energy())
+            forces = np.asarray(probe.get_forces(), dtype=float)
+            implemented = set(getattr(probe.calc, "implemented_properties", all_properties))
+            stress = dipole = None
+            if atoms.pbc.all() and "stress" in implemented:
+                stress = probe.get_stress(voigt=False)
+            if "dipole" in implemented and not atoms.pbc.any():
+                dipole = probe.get_dipole_moment()
+        # the border to foreign code: calculators raise their own classes for a failed run
+        except (CalculatorError, PropertyNotImplementedError, RuntimeError, ValueError) as error:
+            raise LabelFailed(
+                "crash",
+                f"{self.factory} failed on {atoms.get_chemical_formula()}: {error}; "
+                "run the calculator on this structure by hand to see more",
+            ) from error
+        return Label(
+            structure_key=structure_key(atoms),
+            fidelity_key=self.fidelity.key,
+            energy=energy,
+            forces=forces,
+            stress=stress,
+            dipole=dipole,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _calculator(self, atoms: Atoms) -> Calculator:
+        """Build the calculator, charge and multiplicity included."""
+        options: dict[str, Setting] = dict(self.options)
+        charge, multiplicity = total_charge(atoms), spin_multiplicity(atoms)
+        lowest = 1 + (int(atoms.numbers.sum()) - charge) % 2
+        if self.charge_option is not None:
+            options[self.charge_option] = charge
+        elif charge != 0:
+            raise LabelFailed(
+                "charge",
+                f"the structure has charge {charge:+d} and {self.factory} was not told how to take "
+                "one; name its keyword with the option charge_option",
+            )
+        if self.multiplicity_option is not None:
+            options[self.multiplicity_option] = multiplicity
+        elif multiplicity != lowest:
+            raise LabelFailed(
+                "charge",
+                f"the structure has multiplicity {multiplicity} and {self.factory} was not told "
+                "how to take one; name its keyword with the option multiplicity_option",
+            )
+        try:
+            return _imported(self.factory)(**options)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.factory} refuses the options {sorted(options)}: {error}; "
+                "give only keywords it knows"
+            ) from error
+
+
+def _rebuild(
+    factory: str,
+    options: dict[str, Setting],
+    charge_option: str | None,
+    multiplicity_option: str | None,
+) -> ASELabeller:
+    """Undo `ASELabeller.__reduce__`."""
+    return ASELabeller(
+        factory=factory,
+        options=options,
+        charge_option=charge_option,
+        multiplicity_option=multiplicity_option,
+    )
+
+
+def _imported(factory: str) -> type[Calculator]:
+    """Import what "module:Name" names."""
+    module_name, _, name = factory.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        package = module_name.partition(".")[0]
+        raise LabellerMissing(
+            f"the labeller {factory} cannot be imported: {error}; "
+            f"install the package that holds {package}, or correct the path"
+        ) from error
+    try:
+        found: type[Calculator] = getattr(module, name)
+    except AttributeError as error:
+        raise ConfigError(
+            f"{module_name} has no '{name}'; give the labeller as 'package.module:Name'"
+        ) from error
+    return found
+
+
+def _version(package: str) -> str:
+    """Return the version of the distribution that holds a top-level package."""
+    for distribution in metadata.packages_distributions().get(package, []):
+        return metadata.version(distribution)
+    return "of unknown version"
