@@ -1,0 +1,121 @@
+"""Every document on disk before its write is acknowledged: BSON rows in one SQLite file.
+
+Write-ahead log with `synchronous=FULL`: a commit returns after fsync, so that neither kill -9 nor
+a power cut loses an acknowledged write. The file has one user, this server, and is locked by it.
+
+Source: https://www.sqlite.org/wal.html
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import bson
+
+from tace_al.store.embedded.wire import CODEC
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+    serial INTEGER PRIMARY KEY, namespace TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS indexes (
+    namespace TEXT NOT NULL, name TEXT NOT NULL, spec BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)
+);
+CREATE TABLE IF NOT EXISTS collections (namespace TEXT PRIMARY KEY);
+"""
+
+
+@final
+class Journal:
+    """The write-through file of a server.
+
+    Parameters
+    ----------
+    path
+        SQLite file, made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+            self._connection.execute(f"PRAGMA {pragma}").fetchall()
+        self._connection.executescript(_SCHEMA)
+
+    def limit_size(self, max_pages: int) -> None:
+        """Refuse to grow beyond a number of 4096-byte pages, as on a full disk."""
+        self._connection.execute(f"PRAGMA max_page_count={int(max_pages)}").fetchall()
+
+    def put(self, serial: int, namespace: str, body: Mapping[str, Any]) -> None:
+        """Write a new or changed document (durable after `commit`)."""
+        content = bson.encode(body, codec_options=CODEC)
+        self._write(
+            "INSERT INTO documents VALUES (?, ?, ?) "
+            "ON CONFLICT (serial) DO UPDATE SET body = excluded.body",
+            (serial, namespace, content),
+        )
+
+    def remove(self, serial: int) -> None:
+        """Delete a document."""
+        self._write("DELETE FROM documents WHERE serial = ?", (serial,))
+
+    def put_index(self, namespace: str, spec: Mapping[str, Any]) -> None:
+        """Write the definition of an index."""
+        content = bson.encode(spec, codec_options=CODEC)
+        self._write(
+            "INSERT OR REPLACE INTO indexes VALUES (?, ?, ?)", (namespace, spec["name"], content)
+        )
+
+    def remove_index(self, namespace: str, name: str) -> None:
+        """Delete the definition of an index."""
+        self._write("DELETE FROM indexes WHERE namespace = ? AND name = ?", (namespace, name))
+
+    def put_collection(self, namespace: str) -> None:
+        """Note that a collection exists, be it empty."""
+        self._write("INSERT OR IGNORE INTO collections VALUES (?)", (namespace,))
+
+    def remove_collection(self, namespace: str) -> None:
+        """Delete a collection with its documents and indexes."""
+        for table in ("documents", "indexes", "collections"):
+            self._write(f"DELETE FROM {table} WHERE namespace = ?", (namespace,))  # noqa: S608
+
+    def commit(self) -> None:
+        """Make everything written so far durable."""
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget everything written since the last commit."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def documents(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Give (serial, namespace, body) of every document in order of insertion."""
+        rows = self._connection.execute(
+            "SELECT serial, namespace, body FROM documents ORDER BY serial"
+        )
+        for serial, namespace, content in rows:
+            yield serial, namespace, bson.decode(content, codec_options=CODEC)
+
+    def indexes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give (namespace, specification) of every index in order of creation."""
+        rows = self._connection.execute("SELECT namespace, spec FROM indexes ORDER BY rowid")
+        for namespace, content in rows:
+            yield namespace, bson.decode(content, codec_options=CODEC)
+
+    def collections(self) -> list[str]:
+        """Return the namespaces of all collections."""
+        rows = self._connection.execute("SELECT namespace FROM collections ORDER BY rowid")
+        return [namespace for (namespace,) in rows]
+
+    def close(self) -> None:
+        """Fold the log into the file and let it go."""
+        self.rollback()
+        self._connection.close()
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        """Run a changing statement inside the open transaction, opening one if need be."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(statement, values)

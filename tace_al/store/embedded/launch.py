@@ -1,0 +1,105 @@
+"""Find the server of a folder, or start one.
+
+Any number of processes may ask at once: they all start a server, one of those gets the folder's
+lock, the others find the folder busy, and everybody connects to the one.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tace_al.core.errors import DatabaseUnreachable
+from tace_al.store.embedded.server import ADDRESS_FILE, IDLE_SECONDS
+
+_START_SECONDS = 30.0
+
+
+def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
+    """Return the socket of a running server for `folder`.
+
+    Parameters
+    ----------
+    folder
+        Private folder of the database, made when missing.
+    idle_seconds
+        How long a server that this call starts stays without clients.
+
+    Raises
+    ------
+    DatabaseUnreachable
+        No server can be started.
+    """
+    folder = folder.resolve()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise DatabaseUnreachable(
+            f"the database folder {folder} cannot be made private: {error}; choose a campaign "
+            "directory that you own, or name a MongoDB server with --db"
+        ) from error
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        path = running_server(folder)
+        if path is not None:
+            return path
+        news = _start(folder, idle_seconds)
+        if news not in ("ready", "busy"):
+            raise DatabaseUnreachable(
+                f"the embedded database in {folder} cannot start: {news}; see "
+                f"{folder / 'server.log'}, or name a MongoDB server with --db"
+            )
+        if news == "busy":
+            time.sleep(0.05)
+    raise DatabaseUnreachable(
+        f"the embedded database in {folder} does not answer{_owner(folder)}; run this command "
+        "there, or name a MongoDB server with --db"
+    )
+
+
+def running_server(folder: Path) -> Path | None:
+    """Return the socket of the folder's server if one answers."""
+    try:
+        path = Path(json.loads((folder / ADDRESS_FILE).read_bytes())["socket"])
+    except (OSError, ValueError, KeyError):
+        return None
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(path))
+    except OSError:
+        return None
+    finally:
+        probe.close()
+    return path
+
+
+def _start(folder: Path, idle_seconds: float) -> str:
+    """Start a server in the background; return "ready", "busy" or what went wrong."""
+    command = [sys.executable, "-m", "tace_al.store.embedded.server", str(folder)]
+    try:
+        finished = subprocess.run(
+            [*command, "--idle-seconds", str(idle_seconds)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+    except subprocess.TimeoutExpired:
+        return f"it was not ready within {_START_SECONDS:.0f} s"
+    lines = finished.stdout.split("\n")
+    return lines[0].strip() or (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _owner(folder: Path) -> str:
+    """Say which process and machine published the folder's address."""
+    try:
+        address = json.loads((folder / ADDRESS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return f" (held by process {address.get('pid')} on {address.get('host')})"

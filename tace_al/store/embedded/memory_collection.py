@@ -1,0 +1,208 @@
+"""One collection: documents in memory by `_id`, their indexes, and every change in the journal.
+
+Bodies are never changed in place. A change is written to the journal first, then the new body
+takes the old one's place, so that cursors keep the documents they found and a refused change
+leaves nothing behind.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Any, final
+
+from bson import ObjectId
+from bson.regex import Regex
+
+from tace_al.store.embedded.command_errors import (
+    BAD_VALUE,
+    DUPLICATE_KEY,
+    IMMUTABLE_FIELD,
+    INDEX_CONFLICT,
+    INDEX_NOT_FOUND,
+    CommandError,
+)
+from tace_al.store.embedded.hash_index import HashIndex, IndexSpec, Stored
+from tace_al.store.embedded.journal import Journal
+from tace_al.store.embedded.scalar_keys import ScalarKey, identity_key
+
+_UNSUPPORTED_OPTIONS = ("expireAfterSeconds", "partialFilterExpression", "collation")
+_ID_INDEX = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
+
+
+@final
+class MemoryCollection:
+    """The documents and indexes of one namespace.
+
+    Parameters
+    ----------
+    namespace
+        "database.collection".
+    journal
+        Where changes are written.
+    serials
+        Source of insertion numbers, shared by all collections of a server.
+    """
+
+    def __init__(self, namespace: str, journal: Journal, serials: Iterator[int]) -> None:
+        self.namespace = namespace
+        self.documents: dict[ScalarKey, Stored] = {}
+        self.indexes: dict[str, HashIndex] = {}
+        self._definitions: dict[str, dict[str, Any]] = {}
+        self._journal = journal
+        self._serials = serials
+
+    def insert(self, body: Mapping[str, Any]) -> Stored:
+        """Add a document, with a new `_id` if it has none.
+
+        Raises
+        ------
+        CommandError
+            A field name or `_id` is not allowed, or a unique index already has the values.
+        """
+        _check_names(body)
+        complete = {"_id": body["_id"] if "_id" in body else ObjectId(), **body}
+        if isinstance(complete["_id"], list | Regex):
+            raise CommandError(BAD_VALUE, f"_id cannot be a {type(complete['_id']).__name__}")
+        key = identity_key(complete["_id"])
+        if key in self.documents:
+            raise self._duplicate("_id_", {"_id": 1}, complete)
+        self._check_unique(complete, key)
+        stored = Stored(key, next(self._serials), complete)
+        self._journal.put(stored.serial, self.namespace, complete)
+        self._enter(stored)
+        return stored
+
+    def replace(self, stored: Stored, body: Mapping[str, Any]) -> Stored:
+        """Put a new body in a document's place.
+
+        Raises
+        ------
+        CommandError
+            The `_id` differs, or a unique index already has the values.
+        """
+        _check_names(body)
+        if "_id" not in body or identity_key(body["_id"]) != stored.key:
+            raise CommandError(
+                IMMUTABLE_FIELD, "after the update the immutable field '_id' was found altered"
+            )
+        self._check_unique(body, stored.key)
+        changed = Stored(stored.key, stored.serial, body)
+        self._journal.put(stored.serial, self.namespace, body)
+        for index in self.indexes.values():
+            index.remove(stored)
+            index.add(changed)
+        self.documents[stored.key] = changed
+        return changed
+
+    def remove(self, stored: Stored) -> None:
+        """Delete a document."""
+        self._journal.remove(stored.serial)
+        for index in self.indexes.values():
+            index.remove(stored)
+        del self.documents[stored.key]
+
+    def load(self, serial: int, body: Mapping[str, Any]) -> None:
+        """Take in a document that the journal already has."""
+        self._enter(Stored(identity_key(body["_id"]), serial, body))
+
+    def create_index(self, definition: Mapping[str, Any], *, write: bool = True) -> bool:
+        """Make an index from MongoDB's definition of it; False when it was there.
+
+        Raises
+        ------
+        CommandError
+            The definition is unsupported, contradicts an index of that name, or is unique where
+            the documents are not.
+        """
+        spec = _index_spec(definition)
+        if spec.name == "_id_" or spec.fields == (("_id", 1),):
+            return False
+        if spec.name in self.indexes:
+            if self.indexes[spec.name].spec == spec:
+                return False
+            raise CommandError(INDEX_CONFLICT, f"index {spec.name} exists with other options")
+        index = HashIndex(spec)
+        for stored in self.documents.values():
+            if index.conflict(stored.body, stored.key):
+                raise self._duplicate(spec.name, dict(spec.fields), stored.body)
+            index.add(stored)
+        if write:
+            self._journal.put_index(self.namespace, definition)
+        self.indexes[spec.name] = index
+        self._definitions[spec.name] = {"v": 2, **definition}
+        return True
+
+    def drop_index(self, name: str) -> None:
+        """Delete an index by name, or all with "*"."""
+        names = list(self.indexes) if name == "*" else [name]
+        for each in names:
+            if each not in self.indexes:
+                raise CommandError(INDEX_NOT_FOUND, f"index not found with name [{each}]")
+            self._journal.remove_index(self.namespace, each)
+            del self.indexes[each], self._definitions[each]
+
+    def index_definitions(self) -> list[dict[str, Any]]:
+        """Return the definitions of all indexes, that of `_id` first."""
+        return [_ID_INDEX, *self._definitions.values()]
+
+    def _enter(self, stored: Stored) -> None:
+        """Add to the maps."""
+        for index in self.indexes.values():
+            index.add(stored)
+        self.documents[stored.key] = stored
+
+    def _check_unique(self, body: Mapping[str, Any], own: ScalarKey) -> None:
+        """Raise unless every unique index accepts the body."""
+        for index in self.indexes.values():
+            if index.conflict(body, own):
+                raise self._duplicate(index.spec.name, dict(index.spec.fields), body)
+
+    def _duplicate(
+        self, name: str, fields: Mapping[str, int], body: Mapping[str, Any]
+    ) -> CommandError:
+        """Return the error of a value that is taken."""
+        values = {path: body.get(path) for path in fields if "." not in path}
+        return CommandError(
+            DUPLICATE_KEY,
+            f"E11000 duplicate key error collection: {self.namespace} index: {name} "
+            f"dup key: {values}",
+            keyPattern=dict(fields),
+            keyValue=values,
+        )
+
+
+def new_serials(last: int) -> Iterator[int]:
+    """Return insertion numbers that follow `last`."""
+    return count(last + 1)
+
+
+def _check_names(body: Mapping[str, Any]) -> None:
+    """Raise when a top-level field name is an operator."""
+    for name in body:
+        if name.startswith("$"):
+            raise CommandError(BAD_VALUE, f"field names cannot start with '$': {name}")
+
+
+def _index_spec(definition: Mapping[str, Any]) -> IndexSpec:
+    """Return the index that a definition describes."""
+    for option in _UNSUPPORTED_OPTIONS:
+        if definition.get(option) is not None:
+            raise CommandError(
+                BAD_VALUE,
+                f"the embedded database has no indexes with {option}; drop the option or use a "
+                "MongoDB server",
+            )
+    fields = []
+    for path, direction in definition["key"].items():
+        if direction == "hashed":
+            direction = 1
+        if not isinstance(direction, int | float):
+            raise CommandError(
+                BAD_VALUE, f"the embedded database has no {direction!r} index; use a MongoDB server"
+            )
+        fields.append((path, 1 if direction > 0 else -1))
+    return IndexSpec(
+        name=definition["name"],
+        fields=tuple(fields),
+        unique=bool(definition.get("unique", False)),
+        sparse=bool(definition.get("sparse", False)),
+    )
