@@ -15,7 +15,7 @@ Everything here is float64 numpy, built once and cached.
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -37,12 +37,12 @@ def harmonic_norm(l: int) -> float:
     return math.prod(range(2 * l - 1, 0, -2)) / math.factorial(l)
 
 
-@lru_cache(maxsize=None)
+@cache
 def solid_harmonics(l: int) -> tuple[Polynomial, ...]:
-    """Return the real solid harmonics m = -l..l as polynomials {(a, b, c): coefficient of x^a y^b z^c}.
+    """Return the real solid harmonics m = -l..l, each {(a, b, c): coefficient of x^a y^b z^c}.
 
-    Not normalised; positive leading sign. Helgaker, Jorgensen, Olsen, "Molecular Electronic-Structure
-    Theory" (2000), eq. 6.4.47, multiplied out.
+    Not normalised; positive leading sign. Helgaker, Jorgensen, Olsen, "Molecular
+    Electronic-Structure Theory" (2000), eq. 6.4.47, multiplied out.
     """
     harmonics = []
     for m in range(-l, l + 1):
@@ -86,32 +86,32 @@ def _multiply(first: Polynomial, second: Polynomial) -> Polynomial:
     return product
 
 
-@lru_cache(maxsize=None)
+@cache
 def packing(l: int) -> np.ndarray:
-    """Return U_l, shape (3^l, 2l+1): orthonormal columns that span the symmetric traceless tensors."""
+    """Return U_l, (3^l, 2l+1): orthonormal columns spanning the symmetric traceless tensors."""
     columns = np.zeros((3,) * l + (2 * l + 1,))
     for column, polynomial in enumerate(solid_harmonics(l)):
         for index in np.ndindex((3,) * l):
             a, b, c = index.count(0), index.count(1), index.count(2)
             multiplicity = math.factorial(l) / math.prod(map(math.factorial, (a, b, c)))
-            columns[index + (column,)] = polynomial.get((a, b, c), 0.0) / multiplicity
+            columns[(*index, column)] = polynomial.get((a, b, c), 0.0) / multiplicity
     flat = columns.reshape(3**l, 2 * l + 1)
     return _read_only(flat / np.linalg.norm(flat, axis=0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def projector(l: int) -> np.ndarray:
     """Return D_l = U_l U_l^T, shape (3^l, 3^l)."""
     return _read_only(packing(l) @ packing(l).T)
 
 
-@lru_cache(maxsize=None)
+@cache
 def monomial_exponents(l: int) -> tuple[tuple[int, int, int], ...]:
     """Return the exponents (a, b, c) of the (l+1)(l+2)/2 monomials of degree l."""
     return tuple((a, b, l - a - b) for a in range(l, -1, -1) for b in range(l - a, -1, -1))
 
 
-@lru_cache(maxsize=None)
+@cache
 def harmonic_coefficients(l: int) -> np.ndarray:
     """Return (2l+1, monomials): Y_l(n) = coefficients @ monomials(n), with ||Y_l||^2 = 2l + 1.
 
@@ -126,12 +126,12 @@ def harmonic_coefficients(l: int) -> np.ndarray:
     return _read_only(coefficients * math.sqrt((2 * l + 1) * harmonic_norm(l)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def contraction(l1: int, l2: int, l3: int) -> np.ndarray:
     """Return D_l3 (A o_k B) on packed tensors, shape (2l1+1, 2l2+1, 2l3+1), not normalised.
 
-    k = (l1+l2-l3)/2 index pairs are contracted; where l1+l2-l3 is odd, one further pair goes through
-    the Levi-Civita symbol. Zero outside |l1-l2| <= l3 <= l1+l2.
+    k = (l1+l2-l3)/2 index pairs are contracted; where l1+l2-l3 is odd, one further pair goes
+    through the Levi-Civita symbol. Zero outside |l1-l2| <= l3 <= l1+l2.
     """
     if not abs(l1 - l2) <= l3 <= l1 + l2:
         return _read_only(np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1)))
@@ -146,13 +146,11 @@ def contraction(l1: int, l2: int, l3: int) -> np.ndarray:
         )
     else:
         third = packing(l3).reshape(3 ** (l1 - k), 3 ** (l2 - k), 2 * l3 + 1)
-        product = np.einsum(
-            "akx,kby,abz->xyz", first[:, 0], second[:, 0], third, optimize=True
-        )
+        product = np.einsum("akx,kby,abz->xyz", first[:, 0], second[:, 0], third, optimize=True)
     return _read_only(product)
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
     """Return `contraction` scaled to unit variance: independent unit inputs give unit outputs."""
     product = contraction(l1, l2, l3)
@@ -160,7 +158,7 @@ def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
     return _read_only(product * (math.sqrt(2 * l3 + 1) / norm)) if norm > 0 else product
 
 
-@lru_cache(maxsize=None)
+@cache
 def levi_civita() -> np.ndarray:
     """Return the Levi-Civita symbol, (3, 3, 3)."""
     symbol = np.zeros((3, 3, 3))

@@ -20,7 +20,11 @@ from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.checkpoint import load
 from tace_al.model.prediction import Prediction
-from tace_al.model.tace import Tace, edge_forces, edge_stress
+from tace_al.model.tace import NetworkInputs, Tace, edge_forces, edge_stress
+
+STACKED_EDGES = 200
+"""Up to here the cost is the number of operators, and one pass for all members is faster; above it
+is memory traffic, and members one after the other stay in the cache (measured on one core)."""
 
 MAXIMUM_EDGES = 20_000
 """Edges of one batch; larger requests are answered in several calls to bound memory."""
@@ -45,7 +49,9 @@ class Committee:
                 "the members differ in shape; train them with the same preset, elements and dtype"
             )
         self.members = tuple(members)
-        self._skeleton = copy.deepcopy(members[0]).requires_grad_(False)
+        for member in members:
+            member.requires_grad_(False)
+        self._skeleton = copy.deepcopy(members[0])
         states = [member.state_dict() for member in members]
         self._stacked = {
             name: torch.stack([state[name].detach() for state in states]) for name in states[0]
@@ -106,16 +112,11 @@ class Committee:
 
     def _predict(self, graph: AtomicGraph, stress: bool, descriptors: bool) -> list[Prediction]:
         """Return one prediction for each structure of a batch."""
-        model = self._skeleton
-        inputs = model.inputs(graph)
-        vectors = graph.edge_vectors().to(model.embedding.dtype)
-        copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
-
-        def evaluate(state: dict[str, Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.functional_call(model, state, (edges, inputs))
-
-        node_energy, features = torch.func.vmap(evaluate)(self._stacked, copies)
-        (gradient,) = torch.autograd.grad(node_energy.sum(), copies)
+        inputs = self._skeleton.inputs(graph)
+        vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
+        stacked = vectors.shape[0] <= STACKED_EDGES
+        evaluate = self._evaluate_stacked if stacked else self._evaluate_in_turn
+        node_energy, features, gradient = evaluate(vectors, inputs)
         energy = torch.zeros(
             len(self), graph.num_systems, dtype=torch.float64, device=vectors.device
         ).index_add(1, graph.system_index, node_energy[:, inputs.place])
@@ -125,21 +126,63 @@ class Committee:
             if stress
             else None
         )
-        ends = torch.cumsum(graph.atom_counts(), 0).tolist()
-        force_array = forces.double().cpu().numpy()
-        energy_array = energy.detach().cpu().numpy()
-        feature_array = features[0][inputs.place].detach().cpu().numpy() if descriptors else None
-        predictions = []
-        for index, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            tensor = stresses[index].double().cpu().numpy() if stresses is not None else None
-            predictions.append(
-                Prediction(
-                    member_energies=energy_array[:, index].copy(),
-                    member_forces=force_array[:, start:stop].copy(),
-                    stress=tensor if tensor is not None and np.isfinite(tensor).all() else None,
-                    descriptors=(
-                        feature_array[start:stop].copy() if feature_array is not None else None
-                    ),
-                )
+        return _split(
+            graph,
+            energy=energy,
+            forces=forces,
+            stress=stresses,
+            descriptors=features[inputs.place] if descriptors else None,
+        )
+
+    def _evaluate_stacked(
+        self, vectors: Tensor, inputs: NetworkInputs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return site energies (members, atoms), the first member's features, and dE/dr_ij."""
+        copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
+
+        def evaluate(state: dict[str, Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.func.functional_call(self._skeleton, state, (edges, inputs))
+
+        node_energy, features = torch.func.vmap(evaluate)(self._stacked, copies)
+        (gradient,) = torch.autograd.grad(node_energy.sum(), copies)
+        return node_energy.detach(), features[0].detach(), gradient
+
+    def _evaluate_in_turn(
+        self, vectors: Tensor, inputs: NetworkInputs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `_evaluate_stacked` does, one member after the other."""
+        node_energies, gradients, first_features = [], [], None
+        for member in self.members:
+            edges = vectors.detach().clone().requires_grad_()
+            node_energy, features = member(edges, inputs)
+            gradients.append(torch.autograd.grad(node_energy.sum(), edges)[0])
+            node_energies.append(node_energy.detach())
+            first_features = features.detach() if first_features is None else first_features
+        assert first_features is not None
+        return torch.stack(node_energies), first_features, torch.stack(gradients)
+
+
+def _split(
+    graph: AtomicGraph,
+    *,
+    energy: Tensor,
+    forces: Tensor,
+    stress: Tensor | None,
+    descriptors: Tensor | None,
+) -> list[Prediction]:
+    """Return one prediction a structure from the arrays of a batch."""
+    ends = torch.cumsum(graph.atom_counts(), 0).tolist()
+    energies, all_forces = energy.cpu().numpy(), forces.double().cpu().numpy()
+    features = descriptors.cpu().numpy() if descriptors is not None else None
+    predictions = []
+    for index, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        tensor = stress[index].double().cpu().numpy() if stress is not None else None
+        predictions.append(
+            Prediction(
+                member_energies=energies[:, index].copy(),
+                member_forces=all_forces[:, start:stop].copy(),
+                stress=tensor if tensor is not None and np.isfinite(tensor).all() else None,
+                descriptors=features[start:stop].copy() if features is not None else None,
             )
-        return predictions
+        )
+    return predictions

@@ -97,7 +97,10 @@ class TaceConfig:
             if name not in known:
                 raise ConfigError(f"unknown model option '{name}'.{nearest_names(name, known)}")
         tuples = {"elements", "radial_hidden", "heads"}
-        return cls(**{k: tuple(v) if k in tuples else v for k, v in content.items()})
+        arguments: dict[str, Any] = {
+            name: tuple(value) if name in tuples else value for name, value in content.items()
+        }
+        return cls(**arguments)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

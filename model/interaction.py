@@ -32,8 +32,8 @@ def message_paths(l_feature: int, l_edge: int, l_message: int) -> list[tuple[int
 class SpectralInteraction(nn.Module):
     """Messages of degree 0..l_message from features of degree 0..l_feature.
 
-    The coupled components lie ordered by (l3, m3, path), so that the mixing linear of a degree reads
-    [2 l3 + 1, paths x channels] without moving anything.
+    The coupled components lie ordered by (l3, m3, path), so that the mixing linear of a degree
+    reads [2 l3 + 1, paths x channels] without moving anything.
     """
 
     def __init__(
@@ -67,17 +67,14 @@ class SpectralInteraction(nn.Module):
         self.dim_in, self.dim_out = dim_in, len(blocks)
         stacked = torch.stack(blocks, dim=1).reshape(dim_edge, self.dim_out * dim_in)
         self.register_buffer("couplings", stacked, persistent=False)
-        self.register_buffer(
-            "path_of_component", torch.tensor(path_of_component), persistent=False
-        )
+        self.register_buffer("path_of_component", torch.tensor(path_of_component), persistent=False)
         self.couplings: Tensor
         self.path_of_component: Tensor
         self.num_paths = len(paths)
         self.radial = RadialNetwork(num_radial, radial_hidden, self.num_paths * channels)
         self.up = nn.Parameter(torch.randn(l_feature + 1, channels, channels))
         self.mix = nn.ParameterList(
-            nn.Parameter(torch.randn(count * channels, channels))
-            for count in self.paths_per_degree
+            nn.Parameter(torch.randn(count * channels, channels)) for count in self.paths_per_degree
         )
 
     def forward(
@@ -92,10 +89,7 @@ class SpectralInteraction(nn.Module):
         num_atoms, _, channels = features.shape
         up = self.up / math.sqrt(channels)
         features = torch.cat(
-            [
-                features[:, cartesian.degree_slice(l)] @ up[l]
-                for l in range(self.up.shape[0])
-            ],
+            [features[:, cartesian.degree_slice(l)] @ up[l] for l in range(self.up.shape[0])],
             dim=1,
         )
         weights = self.radial(radial_basis).reshape(-1, self.num_paths, channels)

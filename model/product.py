@@ -9,7 +9,7 @@ products of components that its couplings need, followed by one small matrix.
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple, final
 
 import numpy as np
@@ -30,7 +30,7 @@ class Path(NamedTuple):
     l3: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def independent_paths(l_max: int, correlation: int) -> tuple[tuple[Path, ...], ...]:
     """Return, for each order n = 1..correlation, linearly independent paths of degree <= l_max.
 
@@ -99,9 +99,7 @@ class SpectralProduct(nn.Module):
                         degrees_of_row.append(path.l3 * path.l3 + m)
                     num_paths += 1
                 offset += 2 * path.l3 + 1
-        collect = torch.zeros(
-            cartesian.num_components(l_out), len(rows), dtype=torch.float64
-        )
+        collect = torch.zeros(cartesian.num_components(l_out), len(rows), dtype=torch.float64)
         counts = np.bincount(degrees_of_row)
         for row, component in enumerate(degrees_of_row):
             collect[component, row] = 1.0 / math.sqrt(counts[component])

@@ -33,8 +33,7 @@ def polynomial_cutoff(r: Tensor, cutoff: float | Tensor, power: int = 5) -> Tens
     """
     x = r / cutoff
     envelope = 1.0 + x**power * (
-        -(power + 1) * (power + 2) / 2
-        + x * (power * (power + 2) - x * (power * (power + 1) / 2))
+        -(power + 1) * (power + 2) / 2 + x * (power * (power + 2) - x * (power * (power + 1) / 2))
     )
     return torch.where(x < 1.0, envelope, torch.zeros_like(envelope))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph
-from tace_al.model.config import TaceConfig, preset_config
+from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head
 from tace_al.model.interaction import SpectralInteraction
@@ -136,7 +136,9 @@ class Tace(nn.Module):
         self._set_dtype(TORCH_DTYPES[config.dtype])
 
     @classmethod
-    def from_preset(cls, preset: str, *, elements: list[str], seed: int = 0, **options: Any) -> Self:
+    def from_preset(
+        cls, preset: str, *, elements: list[str], seed: int = 0, **options: Any
+    ) -> Self:
         """Return an untrained model of a named shape.
 
         >>> model = Tace.from_preset("small", elements=["H", "O"], seed=0)
@@ -155,7 +157,7 @@ class Tace(nn.Module):
                 if buffer.is_floating_point() and name not in constants:
                     setattr(module, name, buffer.to(dtype))
 
-    def as_dtype(self, dtype: str) -> Self:
+    def as_dtype(self, dtype: Dtype) -> Self:
         """Return a copy whose arithmetic is "float32" or "float64"."""
         if dtype not in TORCH_DTYPES:
             raise ModelError(f"dtype '{dtype}' is not one of {', '.join(TORCH_DTYPES)}")
@@ -286,9 +288,7 @@ class Tace(nn.Module):
         )
 
 
-def edge_forces(
-    gradient: Float[Tensor, "edges 3"], graph: AtomicGraph
-) -> Float[Tensor, "atoms 3"]:
+def edge_forces(gradient: Float[Tensor, "edges 3"], graph: AtomicGraph) -> Float[Tensor, "atoms 3"]:
     """Return -dE/dr_i from g_ij = dE/dr_ij with r_ij = r_i - r_j."""
     forces = torch.zeros(graph.num_atoms, 3, dtype=gradient.dtype, device=gradient.device)
     return forces.index_add(0, graph.sender, gradient).index_add(0, graph.receiver, -gradient)
@@ -303,4 +303,8 @@ def edge_stress(
         graph.num_systems, 3, 3, dtype=gradient.dtype, device=gradient.device
     ).index_add(0, graph.system_index[graph.sender], outer)
     symmetric = 0.5 * (virial + virial.transpose(1, 2))
-    return symmetric / graph.volumes.to(symmetric.dtype)[:, None, None]
+    volumes = graph.volumes.to(symmetric.dtype)[:, None, None]
+    bounded = ~torch.isnan(volumes)
+    # divide by a finite number everywhere: NaN in a masked branch would poison the gradient
+    stress = symmetric / torch.where(bounded, volumes, torch.ones_like(volumes))
+    return torch.where(bounded, stress, torch.full_like(stress, math.nan))

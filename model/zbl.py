@@ -1,7 +1,8 @@
 """Screened nuclear repulsion at short range (Ziegler, Biersack, Littmark 1985).
 
     V(r) = k Z1 Z2 / r * phi(r/a) * f_c(r / (R1 + R2)),   a = 0.46850 / (Z1^0.23 + Z2^0.23) Angstrom
-    phi(x) = 0.18175 e^{-3.19980 x} + 0.50986 e^{-0.94229 x} + 0.28022 e^{-0.40290 x} + 0.02817 e^{-0.20162 x}
+    phi(x) = 0.18175 e^{-3.19980 x} + 0.50986 e^{-0.94229 x}
+             + 0.28022 e^{-0.40290 x} + 0.02817 e^{-0.20162 x}
 
 switched off smoothly at the sum of the covalent radii R, so that bonds are left to the network and
 colliding atoms never fall into one another. It is not scaled with the network's energy.

@@ -36,9 +36,7 @@ class Fidelity:
     @property
     def key(self) -> str:
         """Content hash of the level; two labels are comparable when their keys agree."""
-        return content_hash(
-            {"name": self.name, "code": self.code, "settings": dict(self.settings)}
-        )
+        return content_hash({"name": self.name, "code": self.code, "settings": dict(self.settings)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -109,7 +109,7 @@ def frames_from_bytes(content: bytes) -> list[Atoms]:
                 bounds = np.cumsum(np.where(has, counts, 0))[:-1]
                 parts = np.split(arrays[name], bounds)
                 pieces[name.removeprefix("array/")] = [
-                    part if held else None for part, held in zip(parts, has, strict=True)
+                    part if held else None for part, held in zip(parts, has.tolist(), strict=True)
                 ]
     frames = []
     for index in range(len(counts)):

@@ -37,7 +37,10 @@ def neighbour_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray,
     positions = np.ascontiguousarray(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         raise StructureError("positions contain NaN or infinity; repair the structure first")
-    box, periodic = np.asarray(atoms.cell.array, dtype=np.float64), np.asarray(atoms.pbc, dtype=bool)
+    box, periodic = (
+        np.asarray(atoms.cell.array, dtype=np.float64),
+        np.asarray(atoms.pbc, dtype=bool),
+    )
     if periodic.any():
         box = _completed_cell(box, periodic, positions, cutoff)
     calculator = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
@@ -59,7 +62,7 @@ def neighbour_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray,
 def _completed_cell(
     box: np.ndarray, periodic: np.ndarray, positions: np.ndarray, cutoff: float
 ) -> np.ndarray:
-    """Return a full-rank cell: vectors of non-periodic directions replaced by long orthogonal ones."""
+    """Return a full-rank cell: long orthogonal vectors along directions without periodicity."""
     lengths = np.linalg.norm(box, axis=1)
     if (lengths[periodic] < 1e-6).any():
         raise StructureError(

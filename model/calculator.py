@@ -1,0 +1,98 @@
+"""ASE calculators: one model, or a committee with its spread."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from tace_al.model.committee import Committee
+from tace_al.model.config import Dtype
+from tace_al.model.prediction import Prediction
+from tace_al.model.tace import Tace
+
+
+@final
+class TaceCalculator(Calculator):
+    """Energy, forces and stress of one model, in ASE's units and sign conventions.
+
+    Parameters
+    ----------
+    model
+        A `Tace`.
+    dtype
+        "float32" or "float64"; default the model's own.
+    device
+        "cpu" or "cuda".
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> atoms = molecule("H2O")
+    >>> atoms.calc = TaceCalculator(Tace.from_preset("tiny", elements=["H", "O"]))
+    >>> atoms.get_forces().shape
+    (3, 3)
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, model: Tace, *, dtype: Dtype | None = None, device: str = "cpu") -> None:
+        super().__init__()
+        model = model if dtype is None or dtype == model.config.dtype else model.as_dtype(dtype)
+        self.model = model.to(device).eval()
+        self._committee = Committee([self.model])
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = calculator_results(self._committee, self.atoms)
+
+
+@final
+class CommitteeCalculator(Calculator):
+    """The mean of a committee, with what its members disagree on.
+
+    Besides energy, forces and stress, `results` holds `energy_spread` (eV, standard deviation over
+    members), `force_spread` ((atoms,) eV/Angstrom), `member_energies` and `member_forces`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, committee: Committee) -> None:
+        super().__init__()
+        self.committee = committee
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = calculator_results(self.committee, self.atoms)
+
+
+def calculator_results(committee: Committee, atoms: Atoms) -> dict[str, Any]:
+    """Return ASE results of one structure (stress in Voigt order xx, yy, zz, yz, xz, xy)."""
+    periodic = bool(np.all(atoms.pbc))
+    prediction: Prediction = committee.predict([atoms], stress=periodic)[0]
+    results: dict[str, Any] = {
+        "energy": prediction.energy,
+        "free_energy": prediction.energy,
+        "forces": prediction.forces,
+        "energy_spread": prediction.energy_spread,
+        "force_spread": prediction.force_spread,
+        "member_energies": prediction.member_energies,
+        "member_forces": prediction.member_forces,
+    }
+    if prediction.stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+    return results

@@ -1,0 +1,310 @@
+"""Training: Adam with warm-up and cosine decay, clipped gradients and averaged weights.
+
+The schedule follows progress, the larger of epochs done and time used, so that a run with a time
+limit ends with the learning rate low. The averaged weights are validated after every epoch and
+the best are kept. A step that is not finite or an epoch that diverges goes back to the best
+weights with half the rate.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from tace_al.core.errors import TrainingError
+from tace_al.core.random_generators import random_generator, random_seed
+from tace_al.model.config import TaceConfig
+from tace_al.model.labelled_batch import FORCES, LabelledBatch, batches, labelled
+from tace_al.model.loss import LossWeights, training_loss
+from tace_al.model.moving_average import MovingAverage
+from tace_al.model.reference_energies import fit_reference_energies, is_isolated_atom
+from tace_al.model.tace import Tace
+
+logger = logging.getLogger(__name__)
+
+DIVERGED = 100.0
+"""A validation loss this many times the best one counts as divergence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOptions:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training set, at most.
+    time_limit_s
+        Seconds, at most; the schedule adapts.
+    batch_size
+        Structures a step.
+    learning_rate
+        Peak rate of Adam.
+    final_rate
+        Rate at the end, as a share of the peak.
+    warmup
+        Share of the run over which the rate rises.
+    weights
+        Weights of the loss.
+    average_decay
+        d of the moving average.
+    clip_norm
+        Largest gradient norm.
+    patience
+        Epochs without a better validation loss after which training stops; 0 never stops.
+    seed
+        Initial weights and order of batches.
+    device
+        "cpu" or "cuda".
+    """
+
+    epochs: int = 200
+    time_limit_s: float = math.inf
+    batch_size: int = 8
+    learning_rate: float = 0.01
+    final_rate: float = 0.01
+    warmup: float = 0.02
+    weights: LossWeights = field(default_factory=LossWeights)
+    average_decay: float = 0.99
+    clip_norm: float = 10.0
+    patience: int = 0
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochReport:
+    """State after one epoch: losses, rate, and progress from 0 to 1."""
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    learning_rate: float
+    progress: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResult:
+    """The best model and how it got there.
+
+    `stopped` is "epochs", "time", "patience" or "diverged".
+    """
+
+    model: Tace
+    history: list[EpochReport]
+    stopped: str
+
+
+def train(
+    frames: Sequence[Atoms],
+    validation: Sequence[Atoms],
+    *,
+    config: TaceConfig,
+    options: TrainingOptions,
+    start: Tace | None = None,
+    on_epoch: Callable[[EpochReport], Any] | None = None,
+) -> TrainingResult:
+    """Train a model.
+
+    Parameters
+    ----------
+    frames
+        Labelled training frames (`tace_al.model.labelled_batch`); isolated atoms fix E0.
+    validation
+        Frames that choose the best epoch; the training loss chooses where there are none.
+    config
+        Shape of the network; `average_neighbours` is measured here.
+    options
+        See `TrainingOptions`.
+    start
+        Warm start: weights, E0, scale and shift are taken from this model.
+    on_epoch
+        Called after every epoch.
+
+    Raises
+    ------
+    TrainingError
+        There is nothing to train on, or training diverged before one good epoch.
+    """
+    model = prepare_model(frames, config=config, seed=options.seed, start=start)
+    model = model.to(options.device).train()
+    cutoff = model.config.cutoff
+    parts = [labelled(atoms, cutoff) for atoms in frames if not is_isolated_atom(atoms)]
+    held_out = [labelled(atoms, cutoff) for atoms in validation if not is_isolated_atom(atoms)]
+    if not parts:
+        raise TrainingError("no training frame has more than one atom; add labelled structures")
+    run = _Run(model, options)
+    history: list[EpochReport] = []
+    stopped = "epochs"
+    for epoch in range(options.epochs):
+        loss = run.epoch(parts, epoch)
+        validation_loss = run.validate(held_out) if held_out and math.isfinite(loss) else loss
+        better = run.judge(validation_loss, epoch)
+        history.append(
+            EpochReport(
+                epoch=epoch + 1,
+                training_loss=loss,
+                validation_loss=validation_loss,
+                learning_rate=run.rate,
+                progress=run.progress(epoch + 1),
+                seconds=run.elapsed(),
+            )
+        )
+        if on_epoch is not None:
+            on_epoch(history[-1])
+        if run.failures > 3:
+            stopped = "diverged"
+            break
+        if run.elapsed() >= options.time_limit_s:
+            stopped = "time"
+            break
+        if not better and options.patience and epoch - run.best_epoch >= options.patience:
+            stopped = "patience"
+            break
+    return TrainingResult(model=run.finish(), history=history, stopped=stopped)
+
+
+def prepare_model(
+    frames: Sequence[Atoms], *, config: TaceConfig, seed: int, start: Tace | None
+) -> Tace:
+    """Return the model before its first step: E0, scale, shift and <n> measured on the frames."""
+    if start is not None:
+        model = Tace(start.config, seed=seed)
+        model.load_state_dict(start.state_dict())
+        return model
+    bonded = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    e0 = fit_reference_energies(frames, config.numbers)
+    graphs = [labelled(atoms, config.cutoff) for atoms in bonded]
+    num_atoms = sum(part.graph.num_atoms for part in graphs)
+    num_edges = sum(part.graph.sender.shape[0] for part in graphs)
+    forces = [atoms.arrays[FORCES].ravel() for atoms in bonded if FORCES in atoms.arrays]
+    scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 1.0
+    neighbours = max(num_edges / max(num_atoms, 1), 1.0)
+    model = Tace(replace(config, average_neighbours=neighbours), seed=random_seed(seed, "weights"))
+    element = {z: i for i, z in enumerate(config.numbers)}
+    shifts = [
+        (float(part.energy) - sum(e0[element[z]] for z in part.graph.numbers.tolist()))
+        / part.graph.num_atoms
+        for part in graphs
+    ]
+    known = [shift for shift in shifts if not math.isnan(shift)]
+    with torch.no_grad():
+        for name in config.heads:
+            head = model.head(name)
+            head.e0.copy_(torch.from_numpy(e0))
+            head.scale.fill_(max(scale, 1e-3))
+            head.shift.fill_(float(np.mean(known)) if known else 0.0)
+    return model
+
+
+@final
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, model: Tace, options: TrainingOptions) -> None:
+        self.model, self.options = model, options
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=options.learning_rate, betas=(0.9, 0.99), foreach=True
+        )
+        self.average = MovingAverage(model, options.average_decay)
+        self.generator = random_generator(options.seed, "batches")
+        self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.best_loss, self.best_epoch = math.inf, -1
+        self.rate, self.damping, self.failures = 0.0, 1.0, 0
+        self.started = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return seconds since the start."""
+        return time.monotonic() - self.started
+
+    def progress(self, epochs: float) -> float:
+        """Return how far the run is, 0 to 1, by epochs or by time, whichever is further."""
+        return min(
+            1.0, max(epochs / self.options.epochs, self.elapsed() / self.options.time_limit_s)
+        )
+
+    def epoch(self, parts: Sequence[LabelledBatch], epoch: int) -> float:
+        """Take one pass; return the mean loss, NaN when a step was not finite."""
+        options = self.options
+        losses = []
+        num_steps = math.ceil(len(parts) / options.batch_size)
+        shuffled = batches(
+            parts, options.batch_size, generator=self.generator, device=options.device
+        )
+        for step, batch in enumerate(shuffled):
+            self._set_rate(self.progress(epoch + step / num_steps))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(batch, create_graph=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                return math.nan
+            self.optimizer.step()
+            self.average.update()
+            losses.append(loss.item())
+            if self.elapsed() > options.time_limit_s:
+                break
+        return float(np.mean(losses))
+
+    def validate(self, parts: Sequence[LabelledBatch]) -> float:
+        """Return the loss of the averaged weights on held-out structures."""
+        self.average.swap()
+        size = self.options.batch_size
+        losses, counts = [], []
+        for batch in batches(parts, size, device=self.options.device):
+            losses.append(self._loss(batch, create_graph=False).item())
+            counts.append(batch.graph.num_systems)
+        self.average.swap()
+        return float(np.average(losses, weights=counts))
+
+    def judge(self, loss: float, epoch: int) -> bool:
+        """Keep the averaged weights if they are the best so far, go back if they failed."""
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, epoch
+            self.best = [value.clone() for value in self.average.average]
+            return True
+        if not loss < DIVERGED * self.best_loss + 1e6 * (self.best_epoch < 0):
+            self.failures += 1
+            self.damping *= 0.5
+            logger.warning("training diverged in epoch %d; back to the best weights", epoch + 1)
+            self.average.reset(self.best)
+            self.optimizer.state.clear()
+        return False
+
+    def finish(self) -> Tace:
+        """Return the model with its best weights."""
+        if self.best_epoch < 0:
+            raise TrainingError(
+                "training diverged before one good epoch; lower the learning rate or look for "
+                "wrong units or overlapping atoms in the data"
+            )
+        self.average.reset(self.best)
+        return self.model.eval()
+
+    def _loss(self, batch: LabelledBatch, *, create_graph: bool) -> Tensor:
+        """Return the loss of a batch under the present weights."""
+        output = self.model.evaluate(
+            batch.graph, stress=batch.has_stress, create_graph=create_graph
+        )
+        return training_loss(output, batch, self.options.weights)
+
+    def _set_rate(self, progress: float) -> None:
+        """Set the learning rate: linear warm-up, then half a cosine."""
+        options = self.options
+        if progress < options.warmup:
+            share = (progress + 1e-3) / (options.warmup + 1e-3)
+        else:
+            angle = math.pi * (progress - options.warmup) / (1 - options.warmup)
+            share = options.final_rate + (1 - options.final_rate) * 0.5 * (1 + math.cos(angle))
+        self.rate = options.learning_rate * share * self.damping
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
