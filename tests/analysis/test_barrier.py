@@ -1,6 +1,11 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import add_adsorbate, fcc100
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.mep import NEB
+from ase.optimize import BFGS, FIRE
 from scipy.optimize import minimize, root
 
 from tace_al.analysis.barrier import (
@@ -154,3 +159,37 @@ def test_paths_that_stand_still_are_refused():
         path_tangents([atoms, atoms])
     with pytest.raises(ValueError, match="at least 2"):
         path_tangents([atoms])
+
+
+@pytest.mark.slow
+def test_gold_hop_on_aluminium_has_the_published_emt_barrier():
+    """0.375 eV: ASE's NEB tutorial; five images without climbing, so the top is interpolated."""
+
+    def slab():
+        atoms = fcc100("Al", size=(2, 2, 3))
+        add_adsorbate(atoms, "Au", 1.7, "hollow")
+        atoms.center(axis=2, vacuum=4.0)
+        atoms.set_constraint(FixAtoms(mask=[atom.tag > 1 for atom in atoms]))
+        atoms.calc = EMT()
+        return atoms
+
+    initial, final = slab(), slab()
+    final[-1].x += final.cell[0, 0] / 2
+    for end in (initial, final):
+        BFGS(end, logfile=None).run(fmax=0.01)
+    images = [initial, *(slab() for _ in range(4)), final]
+    band = NEB(images, method="improvedtangent")
+    band.interpolate()
+    FIRE(band, logfile=None).run(fmax=0.05, steps=200)
+    coordinate, tangents = path_tangents(images)
+    forces = np.array([[image.get_forces(apply_constraint=False) for image in images]])
+    estimate = barrier_from_members(
+        np.array([image.get_potential_energy() for image in images]),
+        coordinate,
+        member_tangential_forces=tangential_forces(forces, tangents),
+    )
+    highest = max(image.get_potential_energy() for image in images)
+    assert estimate.forward > highest - initial.get_potential_energy() + 0.005
+    assert estimate.forward == pytest.approx(0.375, abs=0.004)
+    assert estimate.reverse == pytest.approx(estimate.forward, abs=0.002)
+    assert estimate.saddle_coordinate == pytest.approx(coordinate[-1] / 2, rel=0.02)
