@@ -36,7 +36,7 @@ class TaceCalculator(Calculator):
     (3, 3)
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE's)
 
     def __init__(self, model: Tace, *, dtype: Dtype | None = None, device: str = "cpu") -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class CommitteeCalculator(Calculator):
     members), `force_spread` ((atoms,) eV/Angstrom), `member_energies` and `member_forces`.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE's)
 
     def __init__(self, committee: Committee) -> None:
         super().__init__()

@@ -139,14 +139,9 @@ def contraction(l1: int, l2: int, l3: int) -> np.ndarray:
     k = (l1 + l2 - l3 - odd) // 2
     first = packing(l1).reshape(3 ** (l1 - k - odd), 3**odd, 3**k, 2 * l1 + 1)
     second = packing(l2).reshape(3**k, 3**odd, 3 ** (l2 - k - odd), 2 * l2 + 1)
-    if odd:
-        third = packing(l3).reshape(3 ** (l1 - k - 1), 3, 3 ** (l2 - k - 1), 2 * l3 + 1)
-        product = np.einsum(
-            "aikx,kjby,ijm,ambz->xyz", first, second, levi_civita(), third, optimize=True
-        )
-    else:
-        third = packing(l3).reshape(3 ** (l1 - k), 3 ** (l2 - k), 2 * l3 + 1)
-        product = np.einsum("akx,kby,abz->xyz", first[:, 0], second[:, 0], third, optimize=True)
+    third = packing(l3).reshape(3 ** (l1 - k - odd), 3**odd, 3 ** (l2 - k - odd), 2 * l3 + 1)
+    exchange = levi_civita() if odd else np.ones((1, 1, 1))
+    product = np.einsum("aikx,kjby,ijm,ambz->xyz", first, second, exchange, third, optimize=True)
     return _read_only(product)
 
 

@@ -37,7 +37,7 @@ class Committee:
     Parameters
     ----------
     members
-        Models of the same configuration (elements, cutoff, size, dtype) on the same device.
+        Models of the same configuration (elements, cutoff, size, dtype) on the same device; copied.
     """
 
     def __init__(self, members: Sequence[Tace]) -> None:
@@ -48,17 +48,10 @@ class Committee:
             raise ModelError(
                 "the members differ in shape; train them with the same preset, elements and dtype"
             )
-        self.members = tuple(members)
-        for member in members:
-            member.requires_grad_(False)
-        self._skeleton = copy.deepcopy(members[0])
-        states = [member.state_dict() for member in members]
-        self._stacked = {
-            name: torch.stack([state[name].detach() for state in states]) for name in states[0]
-        }
-        scales = [m.config.average_neighbours for m in members]
-        if len(set(scales)) > 1:
-            raise ModelError("the members divide by different neighbour counts; retrain together")
+        self.members = tuple(copy.deepcopy(member).requires_grad_(False) for member in members)
+        self._skeleton = self.members[0]
+        states = [member.state_dict() for member in self.members]
+        self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     @classmethod
     def load(cls, paths: Sequence[str | Path], *, device: str = "cpu") -> Self:

@@ -5,8 +5,8 @@
 Each named head has its own E0 (eV, float64), scale (eV), shift (eV) and readouts: linear after
 every layer but the last, a small SiLU network after the last. The gate, g_i = 1 - exp(-10 n_i) with
 n_i = sum_j f_c(r_ij), is 1 for any bonded atom (1 - 1e-4 with one neighbour at 2 Angstrom and a
-5 Angstrom cutoff) and 0 for an isolated one, whose energy is thereby exactly E0, however the rest is
-trained.
+5 Angstrom cutoff) and 0 for an isolated one, whose energy is thereby exactly E0, however the rest
+is trained.
 """
 
 import math

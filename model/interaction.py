@@ -48,7 +48,9 @@ class SpectralInteraction(nn.Module):
     ) -> None:
         super().__init__()
         self.l_message = l_edge
-        self.average_neighbours = average_neighbours
+        norm = torch.tensor(1.0 / average_neighbours, dtype=torch.float64)
+        self.register_buffer("inverse_neighbours", norm)  # in the state: members of a committee
+        self.inverse_neighbours: Tensor  # may differ in it
         paths = message_paths(l_feature, l_edge, l_edge)
         self.paths_per_degree = [
             sum(path[2] == l3 for path in paths) for l3 in range(self.l_message + 1)
@@ -99,7 +101,7 @@ class SpectralInteraction(nn.Module):
         summed = torch.zeros(
             num_atoms, self.dim_out, channels, dtype=coupled.dtype, device=coupled.device
         ).index_add(0, receiver, coupled)
-        summed = summed / self.average_neighbours
+        summed = summed * self.inverse_neighbours
         messages, start = [], 0
         for l3, (count, mix) in enumerate(zip(self.paths_per_degree, self.mix, strict=True)):
             stop = start + count * (2 * l3 + 1)

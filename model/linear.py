@@ -56,9 +56,9 @@ class SpeciesLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, channels))
 
     def forward(
-        self, features: Float[Tensor, "atoms components channels"], groups: SpeciesGroups
+        self, features: Float[Tensor, "atoms components_in channels"], groups: SpeciesGroups
     ) -> Float[Tensor, "atoms components channels"]:
-        """Return the mixed features of atoms sorted by species."""
+        """Return the mixed features of atoms sorted by species; higher degrees are left out."""
         weight = self.weight / math.sqrt(self.weight.shape[-1])
         mixed = []
         for index, block in enumerate(features.split(list(groups.counts))):

@@ -17,7 +17,7 @@ from tace_al.model.tace import TaceOutput
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """Weights of the terms: energy per atom (1/eV^2), forces (A^2/eV^2), virial per atom (1/eV^2)."""
+    """Weights of energy per atom (1/eV^2), forces (A^2/eV^2) and virial per atom (1/eV^2)."""
 
     energy: float = 20.0
     forces: float = 1.0

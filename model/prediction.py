@@ -43,6 +43,6 @@ class Prediction:
 
     @property
     def force_spread(self) -> np.ndarray:
-        """(atoms,) root mean square distance of the members' forces from their mean, eV/Angstrom."""
+        """(atoms,) rms distance of the members' forces from their mean in eV/Angstrom."""
         deviation = self.member_forces - self.forces
         return np.sqrt((deviation**2).sum(axis=2).mean(axis=0))

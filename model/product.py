@@ -4,8 +4,8 @@
     out_i^{l3} = sum_paths W[Z_i, path, channel] B_path
 
 All factors are the same message, so most couplings repeat one another; only a linearly independent
-subset is kept at each order (the span is that of the full basis). Each order is evaluated as the few
-products of components that its couplings need, followed by one small matrix.
+subset is kept at each order (the span is that of the full basis). Each order is evaluated as the
+few products of components that its couplings need, followed by one small matrix.
 """
 
 import math
@@ -22,7 +22,7 @@ from tace_al.model.linear import DegreeLinear, SpeciesGroups
 
 
 class Path(NamedTuple):
-    """One coupling of the order below (`parent`, degree l1) with the message's degree l2 into l3."""
+    """A coupling of the order below (`parent`, degree l1) with the message's l2 into l3."""
 
     parent: int
     l1: int

@@ -9,6 +9,7 @@ and SiLU(0) = 0, so its output vanishes with the same smoothness.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -65,8 +66,7 @@ class RadialNetwork(nn.Module):
         super().__init__()
         widths = [num_inputs, *hidden, num_outputs]
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(fan_in, fan_out))
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+            nn.Parameter(torch.randn(fan_in, fan_out)) for fan_in, fan_out in pairwise(widths)
         )
 
     def forward(self, basis: Float[Tensor, "edges inputs"]) -> Float[Tensor, "edges outputs"]:

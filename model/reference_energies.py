@@ -1,9 +1,9 @@
 """E0: the energy of each isolated atom, from labelled atoms or from a fit of the composition.
 
 Isolated atoms (frames of one atom without neighbours) fix their element exactly. The elements left
-are fitted by least squares, E = sum_Z n_Z E0_Z; a rank-deficient fit (fewer independent compositions
-than elements) gives the minimum-norm solution and a warning, because relative energies of other
-compositions are then arbitrary.
+are fitted by least squares, E = sum_Z n_Z E0_Z; a rank-deficient fit (fewer independent
+compositions than elements) gives the minimum-norm solution and a warning, because relative energies
+of other compositions are then arbitrary.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """The Tensor Atomic Cluster Expansion network (arXiv 2509.14961).
 
 Per layer: neighbours' features are coupled with harmonics of the edges and summed (interaction),
-symmetric powers of the sum build the many-body features (product), a species-dependent linear of the
-layer's input is added (residual). Heads read the invariant part after every layer.
+symmetric powers of the sum build the many-body features (product), a species-dependent linear of
+the layer's input is added (residual). Heads read the invariant part after every layer.
 
 Energies depend on positions and cells only through the edge vectors r_ij, so one derivative
 g_ij = dE/dr_ij gives everything: force_i = -sum_j g_ij + sum_j g_ji, and the stress
@@ -236,7 +236,7 @@ class Tace(nn.Module):
         ):
             message = interaction(features, harmonics, radial, sender, receiver)
             updated = product(message, groups)
-            carried = residual(features[:, : (residual.l_max + 1) ** 2], groups)
+            carried = residual(features, groups)
             if carried.shape[1] < updated.shape[1]:
                 missing = updated.shape[1] - carried.shape[1]
                 carried = nn.functional.pad(carried, (0, 0, 0, missing))

@@ -8,6 +8,8 @@ end to end in float64: numbers come back bit for bit, which extended XYZ does no
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,8 +117,8 @@ def frames_from_bytes(content: bytes) -> list[Atoms]:
     for index in range(len(counts)):
         numbers, positions = pieces["numbers"][index], pieces["positions"][index]
         atoms = Atoms(numbers=numbers, positions=positions, cell=cells[index], pbc=pbc[index])
-        for name, parts in pieces.items():
-            part = parts[index]
+        for name, pieces_of_frames in pieces.items():
+            part = pieces_of_frames[index]
             if name not in ("numbers", "positions") and part is not None:
                 atoms.set_array(name, part)
         atoms.info.update(_rebuilt(info[index]))
@@ -141,7 +143,7 @@ def read_frames(path: Path) -> list[Atoms]:
     """
     try:
         return frames_from_bytes(path.read_bytes())
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a frame file of tace-al: {error}") from error
 
 

@@ -1,8 +1,8 @@
 """AtomicGraph: one or many structures as the tensors a network reads.
 
 Edges run j -> i with vector r_ij = r_i - r_j + shift @ cell, sorted by receiver i; several
-structures lie end to end and `system_index` says which atom belongs where. Positions and cells stay float64;
-the network takes its vectors in its own dtype.
+structures lie end to end and `system_index` says which atom belongs where. Positions and cells stay
+float64; the network takes its vectors in its own dtype.
 """
 
 from collections.abc import Sequence
