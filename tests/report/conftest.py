@@ -28,40 +28,38 @@ def make_barrier(height: float, error_bar: float, **fields: object) -> Barrier:
     )
 
 
-@pytest.fixture
-def summary() -> CampaignSummary:
-    """Return three generations of two channels with four workers' tasks."""
-    rng = np.random.default_rng(3)
-    generations = []
-    for number in range(3):
-        spread = rng.lognormal(-3.0 - 0.5 * number, 0.8, 200)
-        generations.append(
-            GenerationSummary(
-                number=number,
-                state="serving" if number == 2 else "retired",
-                num_labels=60 + 70 * number,
-                num_calibration=10 + 5 * number,
-                coverage=0.84 + 0.03 * number,
-                target_coverage=0.9,
-                scale=2.0,
-                errors={
-                    "force_rmse": 240.0 / (1 + number),
-                    "force_mae": 150.0 / (1 + number),
-                    "energy_rmse": 9.0 / (1 + number),
-                    "energy_mae": 6.0 / (1 + number),
-                },
-                barriers={
-                    "bare": make_barrier(1.82 + 0.1 / (1 + number), 0.09 / (1 + number)),
-                    "water": make_barrier(0.985 - 0.1 / (1 + number), 0.12 / (1 + number)),
-                },
-                models=tuple(f"{number}{member}" * 16 for member in range(4)),
-                spread=spread,
-                error=np.abs(rng.normal(0.0, 1.2 * spread)),
-            )
-        )
-    begin = START.timestamp()
-    kinds = ("label", "train", "md", "neb")
-    tasks = tuple(
+def make_generation(number: int) -> GenerationSummary:
+    """Return one generation of three, better than the one before."""
+    rng = np.random.default_rng(number)
+    spread = rng.lognormal(-3.0 - 0.5 * number, 0.8, 200)
+    return GenerationSummary(
+        number=number,
+        state="serving" if number == 2 else "retired",
+        num_labels=60 + 70 * number,
+        num_calibration=10 + 5 * number,
+        coverage=0.84 + 0.03 * number,
+        target_coverage=0.9,
+        scale=2.0,
+        errors={
+            "force_rmse": 240.0 / (1 + number),
+            "force_mae": 150.0 / (1 + number),
+            "energy_rmse": 9.0 / (1 + number),
+            "energy_mae": 6.0 / (1 + number),
+        },
+        barriers={
+            "bare": make_barrier(1.82 + 0.1 / (1 + number), 0.09 / (1 + number)),
+            "water": make_barrier(0.985 - 0.1 / (1 + number), 0.12 / (1 + number)),
+        },
+        models=tuple(f"{number}{member}" * 16 for member in range(4)),
+        spread=spread,
+        error=np.abs(rng.normal(0.0, 1.2 * spread)),
+    )
+
+
+def make_tasks() -> tuple[TaskSpan, ...]:
+    """Return ten tasks on each of three workers, one of them failed."""
+    kinds, begin = ("label", "train", "md", "neb"), START.timestamp()
+    return tuple(
         TaskSpan(
             kind=kinds[(worker + step) % 4],
             worker=f"node:{worker}",
@@ -72,6 +70,12 @@ def summary() -> CampaignSummary:
         for worker in range(3)
         for step in range(10)
     )
+
+
+@pytest.fixture
+def summary() -> CampaignSummary:
+    """Return a finished campaign of three generations and two channels."""
+    generations = tuple(make_generation(number) for number in range(3))
     return CampaignSummary(
         name="carbonic acid",
         campaign="abc",
@@ -87,12 +91,12 @@ def summary() -> CampaignSummary:
             "seconds": 540.0,
             "lowering": {"bare": "bare", "catalysed": "water", "value": 0.84, "error_bar": 0.05},
         },
-        generations=tuple(generations),
+        generations=generations,
         barriers=generations[-1].barriers,
         labels={"train": 170, "calibration": 30},
         label_kinds={"seed": 20, "uncertain": 160, "audit": 15, "saddle": 5},
         label_seconds=1.3,
         failures=(("contact", "atoms 1 and 2 overlap"), ("contact", "atoms 0 | 3 overlap")),
         candidates={"flagged": 4, "labelled": 200, "failed": 2},
-        tasks=tasks,
+        tasks=make_tasks(),
     )

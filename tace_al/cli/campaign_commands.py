@@ -1,0 +1,120 @@
+"""`tace-al status`, `report`, `lineage`, `export`: what a campaign knows, also while it runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tace_al.cli.options import CampaignFolder, Database
+from tace_al.core.errors import DataError
+
+if TYPE_CHECKING:
+    from tace_al.store.store import Store
+
+
+def open_campaign(directory: Path, database: str | None) -> "Store":
+    """Open the Store of a campaign that exists."""
+    from tace_al.store.store import Store
+
+    return Store.open(directory, uri=database, create=False)
+
+
+def status(directory: CampaignFolder, database: Database = None) -> None:
+    """Show where a campaign stands: generations, labels, queue, coverage, errors, rates.
+
+    Example: [bold]tace-al status runs/catalysis[/bold]
+    """
+    from rich.console import Console
+
+    from tace_al.report.summary import read_summary
+    from tace_al.report.tables import status_tables
+
+    with open_campaign(directory, database) as store:
+        summary = read_summary(store)
+    Console().print(status_tables(summary))
+
+
+def report(
+    directory: CampaignFolder,
+    database: Database = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Default: DIR/report.")
+    ] = None,
+) -> None:
+    """Write a Markdown report with figures: profiles, learning curve, calibration, workers.
+
+    Example: [bold]tace-al report runs/catalysis[/bold]
+    """
+    from rich.console import Console
+
+    from tace_al.report.report import write_report
+
+    folder = out if out is not None else directory / "report"
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; name a folder for the report")
+    with open_campaign(directory, database) as store:
+        path = write_report(store, folder)
+    Console().print(f"report in {path}", highlight=False, soft_wrap=True)
+
+
+def export(
+    directory: CampaignFolder,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Extended XYZ; .xz, .gz or .bz2 compresses it.")
+    ],
+    role: Annotated[
+        str | None, typer.Option("--role", help="Only labels used for: train or calibration.")
+    ] = None,
+    fidelity: Annotated[
+        str | None, typer.Option("--fidelity", help="Level of theory; default: the only one.")
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Write every labelled structure with REF_energy (eV), REF_forces (eV/Å) and provenance.
+
+    Example: [bold]tace-al export runs/catalysis labels.xyz.xz[/bold]
+    """
+    from rich.console import Console
+
+    from tace_al.data.extxyz import write_structures
+
+    if out.is_dir():
+        raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labels.xyz'}")
+    with open_campaign(directory, database) as store:
+        names = sorted({str(label.fidelity_name) for label in store.labels(role=role)})
+        if not names:
+            raise DataError(f"{directory} has no such labels yet; there is nothing to write")
+        if fidelity is None and len(names) > 1:
+            raise DataError(
+                f"{directory} has labels of {', '.join(names)}; they must not be mixed, choose "
+                "one with --fidelity"
+            )
+        if fidelity is not None and fidelity not in names:
+            raise DataError(f"{directory} has labels of {', '.join(names)}, not of {fidelity}")
+        frames = store.labelled_frames(fidelity or names[0], role=role)
+    write_structures(out, frames)
+    Console().print(f"{len(frames)} labelled structures in {out}", highlight=False, soft_wrap=True)
+
+
+def lineage(
+    directory: CampaignFolder,
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="First digits of the key of a model or structure.")
+    ],
+    database: Database = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Trace a model to its parents, settings and labels, or a structure to the models that saw it.
+
+    Example: [bold]tace-al lineage runs/catalysis 3fa8c1[/bold]
+    """
+    from rich.console import Console
+
+    from tace_al.report.lineage_tables import lineage_json, lineage_tables
+
+    with open_campaign(directory, database) as store:
+        found = store.lineage(identifier.lower())
+    if as_json:
+        typer.echo(lineage_json(found))
+    else:
+        Console().print(lineage_tables(found))

@@ -1,0 +1,93 @@
+"""`tace-al run`: start a campaign, or go on with one that was stopped or killed."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tace_al.cli.options import Database
+from tace_al.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_ROOT = Path("runs")
+
+
+def run(
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKFLOW",
+            help="Path of a workflow file, or the name of one that comes with tace-al.",
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set an option of the workflow; lists as a,b,c or JSON. Repeat for more.",
+        ),
+    ] = None,
+    database: Database = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Campaign folder; default: runs/NAME."),
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", metavar="NAME", help="Where work runs: local, threads, slurm."),
+    ] = None,
+    show_options: Annotated[
+        bool, typer.Option("--options", help="List the workflow's options and stop.")
+    ] = False,
+) -> None:
+    """Run a campaign; the same command goes on with one that was stopped or killed.
+
+    Example: [bold]tace-al run workflows/catalysis.py --set reaction=surface_hop[/bold]
+    """
+    from rich.console import Console
+
+    from tace_al.cli.workflow_file import build_campaign, load_workflow, parse_settings
+
+    console = Console()
+    loaded = load_workflow(workflow)
+    if show_options:
+        console.print(options_table(loaded.options))
+        return
+    chosen = parse_settings(settings or [])
+    if machine is not None:
+        if "machine" not in loaded.options:
+            raise ConfigError(f"{workflow} has no option 'machine', so --machine cannot be used")
+        chosen["machine"] = machine
+    campaign = build_campaign(loaded, chosen)
+    folder = directory if directory is not None else DEFAULT_ROOT / campaign.name
+
+    from tace_al.campaign.loop import run_campaign
+
+    try:
+        result = run_campaign(campaign, directory=folder, uri=database, console=console)
+    except KeyboardInterrupt:
+        console.print("Stopped. Nothing is lost: the same command goes on from here.")
+        raise typer.Exit(130) from None
+    console.print(result.summary(), highlight=False)
+
+
+def options_table(options: Mapping[str, inspect.Parameter]) -> "Table":
+    """Return a workflow's options with their kinds and defaults."""
+    from rich.table import Table
+
+    table = Table(title="Options for --set KEY=VALUE", title_justify="left", header_style="bold")
+    for column in ("key", "kind", "default"):
+        table.add_column(column, overflow="fold")
+    for name, parameter in options.items():
+        required = parameter.default is inspect.Parameter.empty
+        table.add_row(
+            name,
+            inspect.formatannotation(parameter.annotation).replace("typing.", ""),
+            "[bold]needed[/bold]" if required else repr(parameter.default),
+        )
+    return table

@@ -1,0 +1,151 @@
+"""The history of a model or a structure, for the terminal and as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from tace_al.store.lineage import LabelNode, Lineage, ModelNode, StructureNode
+
+SHORT = 12
+
+
+def lineage_tables(lineage: "Lineage") -> RenderableType:
+    """Return a model's facts, ancestors and labels, or a structure's facts, labels and models."""
+    if lineage.structure is not None:
+        return Group(
+            structure_table(lineage.structure),
+            label_table(lineage.labels, title="Its labels"),
+            model_table(lineage.models, title="Models that saw it"),
+        )
+    return Group(
+        facts_table(lineage.models[0]),
+        ancestor_tree(lineage.models),
+        label_table(lineage.labels, title="Labels it saw, in order"),
+    )
+
+
+def lineage_json(lineage: "Lineage") -> str:
+    """Return the whole history as JSON."""
+    return json.dumps(dataclasses.asdict(lineage), indent=2, default=str)
+
+
+def facts_table(model: "ModelNode") -> Table:
+    """Return what made a model what it is."""
+    metrics = sorted(f"{name} {value}" for name, value in model.metrics.items() if _is_plain(value))
+    return _pairs(
+        "Model",
+        {
+            "key": model.key,
+            "generation, member": f"{model.generation}, {model.member}",
+            "file": model.path,
+            "parents": ", ".join(parent[:SHORT] for parent in model.parents) or "none",
+            "training set": f"{model.training_set} ({model.num_labels} labels)",
+            "seed": str(model.seed),
+            "code version": model.code_version,
+            "made": f"{model.created:%Y-%m-%d %H:%M:%S} UTC",
+            "metrics": ", ".join(metrics) or "none",
+        },
+    )
+
+
+def structure_table(structure: "StructureNode") -> Table:
+    """Return what a structure is, where it comes from and who flagged it."""
+    origin = ", ".join(f"{name} {value}" for name, value in structure.origin.items())
+    facts = {
+        "key": structure.key,
+        "formula": structure.formula,
+        "charge, multiplicity": f"{structure.charge:+d}, {structure.multiplicity}",
+        "channel": structure.channel,
+        "origin": origin or "unknown",
+    }
+    if structure.candidate_kind is not None:
+        facts["chosen as"] = f"{structure.candidate_kind}, {structure.candidate_state}"
+        facts["flagged by generation"] = str(structure.flagged_by_generation)
+    if structure.uncertainty is not None:
+        facts["error bar when flagged"] = f"{structure.uncertainty:.3f} eV/Å"
+    return _pairs("Structure", facts)
+
+
+def ancestor_tree(models: "Sequence[ModelNode]") -> Tree:
+    """Return a model's parents, their parents, and so on; a model met before is not unfolded."""
+    by_key = {model.key: model for model in models}
+    met: set[str] = set()
+
+    def text(key: str) -> str:
+        model = by_key[key]
+        return (
+            f"{key[:SHORT]}  generation {model.generation}, member {model.member}, "
+            f"{model.num_labels} labels, seed {model.seed}"
+        )
+
+    def grow(branch: Tree, key: str) -> None:
+        for parent in by_key[key].parents:
+            if parent in by_key:
+                twig = branch.add(text(parent))
+                if parent not in met:
+                    met.add(parent)
+                    grow(twig, parent)
+
+    root = models[0].key
+    tree = Tree(f"[bold]Parents[/bold]\n{text(root)}")
+    grow(tree, root)
+    return tree
+
+
+def label_table(labels: "Sequence[LabelNode]", *, title: str) -> Table:
+    """Return one row a label."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("#", "label", "structure", "level", "code", "use", "gen", "energy, eV"):
+        table.add_column(
+            column, justify="right" if column in ("#", "gen", "energy, eV") else "left"
+        )
+    for label in labels:
+        table.add_row(
+            str(label.sequence),
+            label.key[:SHORT],
+            label.structure[:SHORT],
+            label.fidelity_name,
+            label.code,
+            label.role or label.state,
+            str(label.generation),
+            "–" if label.energy is None else f"{label.energy:.4f}",
+        )
+    return table
+
+
+def model_table(models: "Sequence[ModelNode]", *, title: str) -> Table:
+    """Return one row a model."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("model", "generation", "member", "labels", "training set", "seed"):
+        table.add_column(column)
+    for model in models:
+        table.add_row(
+            model.key[:SHORT],
+            str(model.generation),
+            str(model.member),
+            str(model.num_labels),
+            model.training_set[:SHORT],
+            str(model.seed),
+        )
+    return table
+
+
+def _pairs(title: str, facts: Mapping[str, str]) -> Table:
+    """Return names and values as a table without a head."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value fits on a line."""
+    return isinstance(value, int | float | str)
