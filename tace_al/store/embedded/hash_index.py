@@ -165,10 +165,10 @@ class HashIndex:
 
         None when this index does not lead with single wanted values and end with `path`.
         """
-        leading = [wanted.get(name, ()) for name in self._paths[:-1]]
+        leading: list[list[ScalarKey]] = [wanted.get(name, []) for name in self._paths[:-1]]
         if self._paths[-1] != path or self.irregular or any(len(keys) != 1 for keys in leading):
             return None
-        prefix: Values = tuple(keys[0] for keys in leading)
+        prefix = tuple(key for keys in leading for key in keys)
         entries = self._sorted.get(prefix)
         if entries is None:
             entries = self._sort(prefix)

@@ -78,7 +78,7 @@ class Journal:
     def remove_collection(self, namespace: str) -> None:
         """Delete a collection with its documents and indexes."""
         for table in ("documents", "indexes", "collections"):
-            self._write(f"DELETE FROM {table} WHERE namespace = ?", (namespace,))  # noqa: S608
+            self._write(f"DELETE FROM {table} WHERE namespace = ?", (namespace,))
 
     def commit(self) -> None:
         """Make everything written so far durable."""

@@ -26,7 +26,7 @@ class Semantics:
     """Applies MongoDB's operators to single documents and lists of documents."""
 
     def __init__(self) -> None:
-        self._scratch = mongomock.MongoClient()["scratch"]["scratch"]
+        self._scratch: Any = mongomock.MongoClient()["scratch"]["scratch"]
 
     def updated(self, body: Body, criteria: Body, update: Any) -> dict[str, Any]:
         """Return the document after an update or replacement."""
