@@ -1,0 +1,1 @@
+"""What workers can do: one module a task, each with `run(payload, folder) -> plain dict`."""
