@@ -1,0 +1,149 @@
+"""The task that labels structures, one file a label, so that a killed batch repeats nothing.
+
+Payload: `labeller` (name), `options` (its settings), `frames` (a frame file), `keys` (structures of
+that file to label), `labels_dir` (folder of the label files, shared by all batches). A structure
+that cannot be labelled is data with a kind, never an error of the task.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from tace_al.core.errors import DataError, LabelFailed, StructureError, TaceError
+from tace_al.core.labels import Label, Setting, label_key
+from tace_al.data.frames import read_frames, structure_key
+from tace_al.dispatch.label_file import LabelFailure, label_path, read_label, write_label
+from tace_al.dispatch.request import Request
+from tace_al.engines.labelling.catalogue import labeller_from_name
+from tace_al.engines.labelling.guarded import guarded_label
+from tace_al.engines.labelling.labeller import Labeller
+
+FUNCTION = "tace_al.dispatch.tasks.label:run"
+# A labeller may hold state that two threads must not share.
+_cache = threading.local()
+
+
+def label_request(
+    labeller: str,
+    options: dict[str, Setting],
+    *,
+    frames: Path,
+    keys: Sequence[str],
+    labels_dir: Path,
+    timeout_s: float | None = None,
+) -> Request:
+    """Return the request to label some structures of a frame file.
+
+    Parameters
+    ----------
+    labeller, options
+        As in `labeller_from_name`.
+    frames, keys
+        Frame file, and the keys of its structures to label.
+    labels_dir
+        Folder of the label files.
+    timeout_s
+        Limit for the whole batch.
+    """
+    payload = {
+        "labeller": labeller,
+        "options": dict(options),
+        "frames": str(frames.resolve()),
+        "keys": list(keys),
+        "labels_dir": str(labels_dir.resolve()),
+    }
+    return Request.build("label", FUNCTION, payload, timeout_s=timeout_s)
+
+
+def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Label every structure that has no label file yet; return one entry a structure.
+
+    Returns
+    -------
+    `labels`: a list of `structure`, `label_key`, `label_file`, `ok`, `kind`, `message`, `seconds`
+    and `reused`; `fidelity`: key of the level of theory.
+    """
+    labeller = _cached_labeller(payload["labeller"], json.dumps(payload["options"], sort_keys=True))
+    fidelity_key = labeller.fidelity.key
+    labels_dir = Path(payload["labels_dir"])
+    structures = _structures(Path(payload["frames"]), payload["keys"])
+    entries = []
+    for key, atoms in structures.items():
+        path = label_path(labels_dir, label_key(key, fidelity_key))
+        reused = path.exists()
+        if reused:
+            outcome = read_label(path)
+        else:
+            outcome = label_or_failure(labeller, atoms, structure=key, fidelity=fidelity_key)
+            write_label(path, outcome)
+        entries.append(_entry(outcome, path) | {"reused": reused})
+    return {"labels": entries, "fidelity": fidelity_key}
+
+
+def label_or_failure(
+    labeller: Labeller, atoms: Atoms, *, structure: str, fidelity: str
+) -> Label | LabelFailure:
+    """Return the guarded label of a structure, or why there is none.
+
+    Raises
+    ------
+    TaceError
+        Nothing can be labelled at all: the labeller is missing, an option is wrong, the disk full.
+    """
+    started = time.perf_counter()
+    try:
+        return guarded_label(labeller, atoms)
+    except LabelFailed as error:
+        kind, message = error.kind, error.message
+    except StructureError as error:
+        kind, message = "structure", str(error)
+    except (TaceError, MemoryError):
+        raise
+    except Exception as error:  # any code may sit behind a labeller; one crash is one failed label
+        kind, message = "crash", f"the labeller raised {type(error).__name__}: {error}"
+    return LabelFailure(
+        structure_key=structure,
+        fidelity_key=fidelity,
+        kind=kind,
+        message=message,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _cached_labeller(name: str, options: str) -> Labeller:
+    """Return the labeller, built once in a thread."""
+    labellers: dict[tuple[str, str], Labeller] = _cache.__dict__.setdefault("labellers", {})
+    if (name, options) not in labellers:
+        labellers[name, options] = labeller_from_name(name, json.loads(options))
+    return labellers[name, options]
+
+
+def _structures(path: Path, keys: Sequence[str]) -> dict[str, Atoms]:
+    """Return the structures with `keys` of a frame file, in that order."""
+    found = {structure_key(atoms): atoms for atoms in read_frames(path)}
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DataError(
+            f"{path} lacks {len(missing)} of the {len(keys)} structures to label "
+            f"(first: {missing[0]}); write the frame file again"
+        )
+    return {key: found[key] for key in keys}
+
+
+def _entry(outcome: Label | LabelFailure, path: Path) -> dict[str, Any]:
+    """Return what the task reports of one structure."""
+    failed = isinstance(outcome, LabelFailure)
+    return {
+        "structure": outcome.structure_key,
+        "label_key": outcome.key,
+        "label_file": str(path),
+        "ok": not failed,
+        "kind": outcome.kind if isinstance(outcome, LabelFailure) else "",
+        "message": outcome.message if isinstance(outcome, LabelFailure) else "",
+        "seconds": outcome.seconds,
+    }
