@@ -82,8 +82,8 @@ def graph_from_atoms(atoms: Atoms, cutoff: float) -> AtomicGraph:
     cell = np.where(periodic[:, None], atoms.cell.array, 0.0)
     volume = float(atoms.get_volume()) if periodic.all() else float("nan")
     return AtomicGraph(
-        numbers=torch.as_tensor(atoms.numbers, dtype=torch.int64),
-        positions=torch.as_tensor(atoms.positions, dtype=torch.float64),
+        numbers=torch.tensor(atoms.numbers, dtype=torch.int64),
+        positions=torch.tensor(atoms.positions, dtype=torch.float64),
         cells=torch.as_tensor(cell, dtype=torch.float64).reshape(1, 3, 3),
         volumes=torch.tensor([volume], dtype=torch.float64),
         system_index=torch.zeros(len(atoms), dtype=torch.int64),
