@@ -89,6 +89,11 @@ class Engine:
             self._journal.commit()
         except sqlite3.Error as error:
             return self._refused(error)
+        except Exception:  # the last border: whatever went wrong, memory and disk must agree
+            _log.exception("command %s broke the server's own rules", name)
+            self._journal.rollback()
+            self._catalog.reload()
+            return CommandError(INTERNAL_ERROR, f"{name} failed in the server; see its log").reply()
         return reply
 
     def close(self) -> None:

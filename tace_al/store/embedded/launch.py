@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tace_al.core.errors import DatabaseUnreachable
+from tace_al.store.embedded import wire
 from tace_al.store.embedded.server import ADDRESS_FILE, IDLE_SECONDS
 
 _START_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
 
 
 def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
@@ -62,19 +65,40 @@ def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
 
 
 def running_server(folder: Path) -> Path | None:
-    """Return the socket of the folder's server if one answers."""
+    """Return the socket of the folder's server if one answers a ping."""
     try:
         path = Path(json.loads((folder / ADDRESS_FILE).read_bytes())["socket"])
     except (OSError, ValueError, KeyError):
         return None
+    return path if _asked(path, {"ping": 1, "$db": "admin"}) else None
+
+
+def stop_server(folder: Path) -> None:
+    """Ask the folder's server, if there is one, to end, and wait until it has."""
+    path = running_server(folder.resolve())
+    if path is None:
+        return
+    _asked(path, {"shutdown": 1, "$db": "admin"})
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _asked(path: Path, command: dict[str, Any]) -> bool:
+    """Send one command and tell whether an answer came.
+
+    An answer, because a server that was just killed may still let somebody connect.
+    """
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.settimeout(_ANSWER_SECONDS)
     try:
         probe.connect(str(path))
+        probe.sendall(wire.write_command(command))
+        return bool(probe.recv(wire.HEADER.size))
     except OSError:
-        return None
+        return False
     finally:
         probe.close()
-    return path
 
 
 def _start(folder: Path, idle_seconds: float) -> str:

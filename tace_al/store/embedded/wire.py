@@ -105,6 +105,13 @@ def write_reply(request: Request, reply: dict[str, Any]) -> bytes:
     return HEADER.pack(length, 0, request.request_id, operation) + prefix + document
 
 
+def write_command(command: dict[str, Any]) -> bytes:
+    """Return the frame that sends a command, as a driver does."""
+    document = bson.encode(command, codec_options=CODEC)
+    length = HEADER.size + 5 + len(document)
+    return HEADER.pack(length, 1, 0, OP_MSG) + b"\x00\x00\x00\x00\x00" + document
+
+
 def _read_op_msg(body: bytes) -> tuple[dict[str, Any], bool]:
     """Return the command and whether a reply is wanted."""
     (flags,) = struct.unpack_from("<I", body)
