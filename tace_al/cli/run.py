@@ -1,17 +1,20 @@
 """`tace-al run`: start a campaign, or go on with one that was stopped or killed."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tace_al.cli.options import Database
+from tace_al.cli.workflow_file import build_campaign, load_workflow, parse_settings
 from tace_al.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from tace_al.campaign.config import Campaign
 
 DEFAULT_ROOT = Path("runs")
 
@@ -21,7 +24,7 @@ def run(
         str,
         typer.Argument(
             metavar="WORKFLOW",
-            help="Path of a workflow file, or the name of one that comes with tace-al.",
+            help="Workflow file, name of a packaged one, or the campaign.yaml of a report.",
         ),
     ],
     settings: Annotated[
@@ -51,19 +54,11 @@ def run(
     """
     from rich.console import Console
 
-    from tace_al.cli.workflow_file import build_campaign, load_workflow, parse_settings
-
     console = Console()
-    loaded = load_workflow(workflow)
     if show_options:
-        console.print(options_table(loaded.options))
+        console.print(options_table(load_workflow(workflow).options))
         return
-    chosen = parse_settings(settings or [])
-    if machine is not None:
-        if "machine" not in loaded.options:
-            raise ConfigError(f"{workflow} has no option 'machine', so --machine cannot be used")
-        chosen["machine"] = machine
-    campaign = build_campaign(loaded, chosen)
+    campaign = campaign_of(workflow, settings or [], machine=machine)
     folder = directory if directory is not None else DEFAULT_ROOT / campaign.name
 
     from tace_al.campaign.loop import run_campaign
@@ -74,6 +69,23 @@ def run(
         console.print("Stopped. Nothing is lost: the same command goes on from here.")
         raise typer.Exit(130) from None
     console.print(result.summary(), highlight=False)
+
+
+def campaign_of(workflow: str, settings: Sequence[str], *, machine: str | None) -> "Campaign":
+    """Return the campaign of a workflow with its settings, or of a YAML file as it stands."""
+    from tace_al.campaign.config import Campaign
+    from tace_al.dispatch.machine import machine_from_name
+
+    chosen = parse_settings(settings)
+    if Path(workflow).suffix in (".yaml", ".yml"):
+        if chosen:
+            raise ConfigError(f"{workflow} is complete; change it there instead of with --set")
+        campaign = Campaign.from_yaml(Path(workflow))
+    else:
+        campaign = build_campaign(load_workflow(workflow), chosen)
+    if machine is None:
+        return campaign
+    return campaign.model_copy(update={"machine": machine_from_name(machine)})
 
 
 def options_table(options: Mapping[str, inspect.Parameter]) -> "Table":

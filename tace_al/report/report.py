@@ -1,6 +1,5 @@
 """The report of a campaign: one Markdown file and its figures, written from the Store alone."""
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +23,16 @@ if TYPE_CHECKING:
     from tace_al.store.store import Store
 
 REPORT_NAME = "report.md"
+SETTINGS_NAME = "campaign.yaml"
 
 
 def write_report(store: "Store", folder: Path) -> Path:
-    """Write `report.md` and its figures to `folder` and return the report's path."""
+    """Write `report.md`, its figures and `campaign.yaml`; return the report's path."""
     summary = read_summary(store)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = _draw(summary, folder)
     text = report_text(summary, drawn)
+    write_bytes(folder / SETTINGS_NAME, settings_text(summary).encode())
     path = folder / REPORT_NAME
     write_bytes(path, text.encode())
     return path
@@ -217,20 +218,33 @@ def _model_section(summary: CampaignSummary) -> str:
 
 def _reproduce_section(summary: CampaignSummary) -> str:
     """Return what is needed to run the same campaign again."""
-    lines = [
-        f"- seed {summary.seed}, code {summary.code_version}, settings `{summary.config_hash}`",
-        f"- campaign `{summary.campaign}`, started {summary.created:%Y-%m-%d %H:%M} UTC",
-    ]
-    command = summary.config.get("command")
-    if command:
-        words = command if isinstance(command, str) else shlex.join(map(str, command))
-        lines.append(f"- `{words}`")
-    settings = yaml.safe_dump(_plain(summary.config), sort_keys=False, allow_unicode=True)
+    settings = yaml.safe_dump(
+        _without_geometry(summary.config), sort_keys=False, allow_unicode=True
+    )
     return (
         "## How to reproduce\n\n"
-        + "\n".join(lines)
-        + f"\n\n<details><summary>All settings</summary>\n\n```yaml\n{settings}```\n\n</details>"
+        f"`tace-al run {SETTINGS_NAME}` runs the same campaign again; the file beside this report "
+        "holds every setting, structures included.\n\n"
+        f"- seed {summary.seed}, code {summary.code_version}, settings `{summary.config_hash}`\n"
+        f"- campaign `{summary.campaign}`, started {summary.created:%Y-%m-%d %H:%M} UTC\n\n"
+        "<details><summary>Settings without the structures</summary>\n\n"
+        f"```yaml\n{settings}```\n\n</details>"
     )
+
+
+def settings_text(summary: CampaignSummary) -> str:
+    """Return every setting as YAML, in the form that `tace-al run` reads."""
+    return yaml.safe_dump(_plain(summary.config), sort_keys=False, allow_unicode=True)
+
+
+def _without_geometry(value: Any) -> Any:
+    """Return settings as plain containers without the end states."""
+    if isinstance(value, Mapping):
+        kept = ((key, item) for key, item in value.items() if key not in ("initial", "final"))
+        return {str(key): _without_geometry(item) for key, item in kept}
+    if isinstance(value, list | tuple):
+        return [_without_geometry(item) for item in value]
+    return _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -116,9 +116,11 @@ class CampaignSummary:
     @property
     def references(self) -> Mapping[str, float]:
         """Known barriers in eV by channel, where the campaign's settings name them."""
-        named = self.config.get("references") or self.config.get("reference_barriers") or {}
-        plain = named if isinstance(named, Mapping) else {}
-        return {str(key): float(value) for key, value in plain.items() if value is not None}
+        known = {}
+        for reaction in self.config.get("reactions") or ():
+            if reaction.get("reference_barrier") is not None:
+                known[str(reaction["name"])] = float(reaction["reference_barrier"])
+        return known
 
 
 def read_summary(store: "Store") -> CampaignSummary:

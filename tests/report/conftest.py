@@ -83,7 +83,13 @@ def summary() -> CampaignSummary:
         seed=7,
         code_version="0.1.0+g123",
         config_hash="f" * 32,
-        config={"labeller": "gfn2", "references": {"bare": 1.823, "water": 0.985}},
+        config={
+            "labeller": {"name": "gfn2"},
+            "reactions": [
+                {"name": "bare", "reference_barrier": 1.823, "initial": {"positions": [[0.0] * 3]}},
+                {"name": "water", "reference_barrier": 0.985},
+            ],
+        },
         created=START,
         updated=START + timedelta(minutes=9),
         result={
