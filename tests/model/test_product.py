@@ -1,0 +1,137 @@
+"""The product basis: complete, free of repeats, and equal to the sum over full 3^l tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from tace_al.model import cartesian
+from tace_al.model.linear import SpeciesGroups
+from tace_al.model.product import SpectralProduct, independent_paths, needed_paths
+
+
+def all_paths(l_max: int, correlation: int) -> list[int]:
+    """Return how many couplings each order has when none is left out."""
+    degrees, counts = list(range(l_max + 1)), [l_max + 1]
+    for _ in range(1, correlation):
+        degrees = [
+            l3
+            for l1 in degrees
+            for l2 in range(l_max + 1)
+            for l3 in range(l_max + 1)
+            if cartesian.couples(l1, l2, l3)
+        ]
+        counts.append(len(degrees))
+    return counts
+
+
+def symmetric_multiplicities(l_max: int, order: int) -> list[int]:
+    """Return how often each l <= l_max of natural parity occurs in the symmetric power.
+
+    By weights: as many states of parity (-1)^l have m = l as irreducible parts reach at least l, so
+    the difference between m = l and m = l + 1 counts the parts of degree l.
+    """
+    weights = [(l, m) for l in range(l_max + 1) for m in range(-l, l + 1)]
+    table: dict[tuple[int, int, int], int] = {(0, 0, 0): 1}  # (factors, m, parity)
+    for l, m in weights:
+        grown: dict[tuple[int, int, int], int] = {}
+        for (factors, total, parity), count in table.items():
+            for power in range(order - factors + 1):
+                key = (factors + power, total + power * m, (parity + power * l) % 2)
+                grown[key] = grown.get(key, 0) + count
+        table = grown
+    return [
+        table.get((order, l, l % 2), 0) - table.get((order, l + 1, l % 2), 0)
+        for l in range(l_max + 1)
+    ]
+
+
+@pytest.mark.parametrize("l_max", [1, 2, 3])
+def test_the_basis_is_complete_and_free_of_repeats(l_max: int) -> None:
+    """Each degree occurs as often as in the symmetric power of the message, no more, no less."""
+    for order, paths in enumerate(independent_paths(l_max, 3), start=1):
+        found = [sum(path.l3 == l for path in paths) for l in range(l_max + 1)]
+        assert found == symmetric_multiplicities(l_max, order)
+
+
+def test_most_couplings_of_the_full_basis_repeat_one_another() -> None:
+    assert all_paths(3, 3) == [4, 23, 137]
+    assert [len(paths) for paths in independent_paths(3, 3)] == [4, 15, 49]
+
+
+def test_only_paths_that_reach_an_output_are_kept() -> None:
+    orders = needed_paths(2, 0, 3)
+    assert all(path.l3 == 0 for path in orders[-1])
+    parents = {path.parent for path in orders[-1]}
+    assert all(path.l3 == 0 or index in parents for index, path in enumerate(orders[1]))
+    assert max(parents) < len(orders[1])
+    for path in orders[-1]:
+        assert orders[1][path.parent].l3 == path.l1
+
+
+def full_tensor_reference(
+    product: SpectralProduct, message: torch.Tensor, paths: list, species: list[int], l_out: int
+) -> torch.Tensor:
+    """Return the product from unpacked 3^l tensors, contracted index by index and projected."""
+    num_atoms, _, channels = message.shape
+    outputs = torch.zeros(num_atoms, cartesian.num_components(l_out), channels).double()
+    degree_counts = [
+        sum(path.l3 == l for order in paths for path in order) for l in range(l_out + 1)
+    ]
+    for atom in range(num_atoms):
+        for channel in range(channels):
+            packed = message[atom, :, channel].detach().numpy()
+            full = {
+                l: (cartesian.packing(l) @ packed[cartesian.degree_slice(l)]).reshape((3,) * l)
+                for l in range(3)
+            }
+            below: list[np.ndarray] = []
+            number = 0
+            for order in paths:
+                values = []
+                for path in order:
+                    if path.parent < 0:
+                        value = full[path.l3]
+                    else:
+                        k = (path.l1 + path.l2 - path.l3) // 2
+                        axes = (range(path.l1 - k, path.l1), range(k))
+                        contracted = np.tensordot(below[path.parent], full[path.l2], axes=axes)
+                        projected = cartesian.projector(path.l3) @ contracted.ravel()
+                        bare = np.linalg.norm(cartesian.contraction(path.l1, path.l2, path.l3))
+                        norm = np.sqrt(2 * path.l3 + 1) / bare
+                        value = norm * projected.reshape((3,) * path.l3)
+                    values.append(value)
+                    if path.l3 <= l_out:
+                        weight = product.weight[species[atom], number, channel].item()
+                        term = weight * cartesian.packing(path.l3).T @ value.ravel()
+                        term /= np.sqrt(degree_counts[path.l3])
+                        columns = cartesian.degree_slice(path.l3)
+                        outputs[atom, columns, channel] += torch.from_numpy(term)
+                        number += 1
+                below = values
+    return outputs
+
+
+@pytest.mark.parametrize("l_out", [0, 1])
+def test_the_product_is_that_of_full_cartesian_tensors(l_out: int) -> None:
+    torch.manual_seed(0)
+    product = SpectralProduct(l_in=2, l_out=l_out, correlation=3, channels=2, num_species=2)
+    product = product.double()
+    species = [0, 1, 1]
+    message = torch.randn(3, 9, 2, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.tensor(species), counts=[1, 2])
+    expected = full_tensor_reference(product, message, needed_paths(2, l_out, 3), species, l_out)
+    assert torch.allclose(product(message, groups), product.linear(expected), atol=1e-12)
+
+
+def test_order_n_is_of_degree_n_in_the_message() -> None:
+    """f(2m) with terms of degree 1, 2, 3 only: the fourth difference in the scale vanishes."""
+    torch.manual_seed(0)
+    product = SpectralProduct(l_in=2, l_out=0, correlation=3, channels=2, num_species=1).double()
+    message = torch.randn(1, 9, 2, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.tensor([0]), counts=[1])
+    values = torch.stack([product(scale * message, groups) for scale in (0.0, 1.0, 2.0, 3.0, 4.0)])
+    assert torch.equal(values[0], torch.zeros_like(values[0]))
+    fourth = values[0] - 4 * values[1] + 6 * values[2] - 4 * values[3] + values[4]
+    third = -values[0] + 3 * values[1] - 3 * values[2] + values[3]
+    assert fourth.abs().max() < 1e-10
+    assert third.abs().max() > 1e-3
