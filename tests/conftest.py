@@ -135,14 +135,6 @@ def record_generation(
         num_labels=len(labels),
     )
     store.log("calibration", "fitted", generation=number, spread=[0.1, 0.2], error=[0.12, 0.5])
-    store.log(
-        "task",
-        "label",
-        task_kind="label",
-        key="0",
-        worker="node:1",
-        started=10.0 * number,
-        ended=10.0 * number + 3.0,
-        ok=True,
-    )
+    times = {"started": 10.0 * number, "ended": 10.0 * number + 3.0}
+    store.log("task", "label", task_kind="label", key="0", worker="node:1", ok=True, **times)
     return keys

@@ -88,20 +88,31 @@ def decorators(node: ast.ClassDef | FunctionNode) -> set[str]:
 
 
 @cache
-def source_classes() -> dict[str, tuple[Path, ast.ClassDef]]:
+def source_classes() -> dict[str, list[tuple[Path, ast.ClassDef]]]:
     """Return every class of the source folders by name."""
-    return {node.name: (path, node) for path, node in nodes(SOURCE_FOLDERS, ast.ClassDef)}
+    found: dict[str, list[tuple[Path, ast.ClassDef]]] = {}
+    for path, node in nodes(SOURCE_FOLDERS, ast.ClassDef):
+        found.setdefault(node.name, []).append((path, node))
+    return found
 
 
-def ancestors(class_name: str) -> set[str]:
+def class_named(class_name: str, seen_from: Path) -> tuple[Path, ast.ClassDef] | None:
+    """Return the class that a name means in a file: the file's own, or the one elsewhere."""
+    known = source_classes().get(class_name, [])
+    own = [item for item in known if item[0] == seen_from]
+    return (own or known or [None])[0]
+
+
+def ancestors(class_name: str, seen_from: Path) -> set[str]:
     """Return the names of all bases, followed as far as our own classes go."""
-    classes, found, waiting = source_classes(), set(), [class_name]
+    found: set[str] = set()
+    waiting = [(class_name, seen_from)]
     while waiting:
-        current = waiting.pop()
-        if current in classes:
-            bases = {label(base) for base in classes[current][1].bases} - found
+        known = class_named(*waiting.pop())
+        if known is not None:
+            bases = {label(base) for base in known[1].bases} - found
             found |= bases
-            waiting.extend(bases)
+            waiting.extend((base, known[0]) for base in bases)
     return found
 
 
@@ -199,7 +210,11 @@ def test_classes_are_abstract_or_final_or_data() -> None:
     """Data means a frozen, keyword-only, slotted dataclass, or a base from `DATA_BASES`."""
     odd = {}
     for path, node in nodes(SOURCE_FOLDERS, ast.ClassDef):
-        if is_abstract(node) or "final" in decorators(node) or ancestors(node.name) & DATA_BASES:
+        if (
+            is_abstract(node)
+            or "final" in decorators(node)
+            or ancestors(node.name, path) & DATA_BASES
+        ):
             continue
         keywords = {
             keyword.arg
@@ -215,12 +230,13 @@ def test_classes_are_abstract_or_final_or_data() -> None:
 
 
 def test_only_abstract_classes_and_errors_are_subclassed() -> None:
-    classes, odd = source_classes(), []
+    odd = []
     for path, node in nodes(SOURCE_FOLDERS, ast.ClassDef):
         for base in (label(base) for base in node.bases):
-            plain = base in classes and not (ancestors(base) & DATA_BASES)
-            if plain and not is_abstract(classes[base][1]):
-                odd.append(f"{name(path)}:{node.lineno} {node.name}({base})")
+            known = class_named(base, path)
+            if known is None or is_abstract(known[1]) or ancestors(base, known[0]) & DATA_BASES:
+                continue
+            odd.append(f"{name(path)}:{node.lineno} {node.name}({base})")
     assert not odd, f"subclasses of a concrete class; pass a part in instead: {odd}"
 
 
