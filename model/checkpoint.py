@@ -54,6 +54,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file but not a TACE model")
+    if not isinstance(header.get("version"), int):
+        raise CheckpointError(
+            f"{path} is damaged: its header has no version; train the model again"
+        )
     if header["version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has checkpoint version {header['version']}, this release reads up to "

@@ -1,7 +1,7 @@
 """The shape of a network: everything needed to rebuild it, stored in every checkpoint."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from ase.data import atomic_numbers
 
@@ -58,7 +58,7 @@ class TaceConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and put the elements in order."""
-        unknown = [symbol for symbol in self.elements if symbol not in atomic_numbers]
+        unknown = [symbol for symbol in self.elements if not atomic_numbers.get(symbol)]
         if unknown or not self.elements:
             raise ConfigError(
                 f"elements {list(self.elements)} must be chemical symbols such as 'H' or 'Pt'"
@@ -74,8 +74,13 @@ class TaceConfig:
                 f"l_hidden = {self.l_hidden} and l_edge = {self.l_edge}: "
                 "0 <= l_hidden <= l_edge <= 6 is needed"
             )
-        if not self.heads:
-            raise ConfigError("heads is empty; name at least one, such as 'default'")
+        if not self.heads or len(set(self.heads)) < len(self.heads) or "." in "".join(self.heads):
+            raise ConfigError(
+                f"heads = {list(self.heads)}: at least one name is needed, all different, "
+                "without dots"
+            )
+        if self.dtype not in get_args(Dtype):
+            raise ConfigError(f"dtype '{self.dtype}' is not one of {', '.join(get_args(Dtype))}")
 
     @property
     def numbers(self) -> list[int]:

@@ -1,0 +1,83 @@
+"""The ASE calculators against ASE's own finite differences."""
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
+
+from tace_al.model.calculator import CommitteeCalculator, TaceCalculator
+from tace_al.model.committee import Committee
+from tace_al.model.tace import Tace
+
+
+def make_model(seed: int = 0) -> Tace:
+    return Tace.from_preset("tiny", elements=["H", "O", "Cu"], seed=seed, channels=8)
+
+
+def rattled(atoms: Atoms) -> Atoms:
+    atoms.rattle(0.1, seed=2)
+    return atoms
+
+
+def calculators() -> list:
+    double = [make_model(seed).as_dtype("float64") for seed in range(2)]
+    return [
+        TaceCalculator(make_model(), dtype="float64"),
+        CommitteeCalculator(Committee(double)),
+    ]
+
+
+@pytest.mark.parametrize("calculator", calculators(), ids=["model", "committee"])
+def test_forces_and_stress_are_finite_differences_of_the_energy(calculator) -> None:  # type: ignore[no-untyped-def]
+    water = rattled(molecule("H2O"))
+    water.calc = calculator
+    numerical = calculate_numerical_forces(water, eps=1e-5)
+    assert np.allclose(water.get_forces(), numerical, atol=1e-5)
+    copper = rattled(bulk("Cu", cubic=True))
+    copper.calc = calculator
+    numerical = calculate_numerical_stress(copper, eps=1e-5, voigt=True)
+    assert np.allclose(copper.get_stress(), numerical, atol=1e-6)
+
+
+def test_a_molecule_has_no_stress() -> None:
+    water = molecule("H2O")
+    water.calc = TaceCalculator(make_model())
+    with pytest.raises(PropertyNotImplementedError):
+        water.get_stress()
+
+
+def test_the_committee_reports_its_spread() -> None:
+    water = molecule("H2O")
+    water.calc = CommitteeCalculator(Committee([make_model(0), make_model(1)]))
+    forces, results = water.get_forces(), water.calc.results
+    assert np.allclose(forces, results["member_forces"].mean(axis=0))
+    assert results["energy_spread"] == pytest.approx(np.std(results["member_energies"]))
+    assert results["force_spread"].shape == (3,)
+
+
+def test_results_follow_the_structure() -> None:
+    water = molecule("H2O")
+    water.calc = TaceCalculator(make_model())
+    before = water.get_potential_energy()
+    assert water.get_potential_energy() == before
+    water.positions[1] += 0.1
+    assert water.get_potential_energy() != before
+
+
+def test_dynamics_conserve_energy() -> None:
+    """Velocity Verlet with the model's forces: the total energy does not drift."""
+    atoms = bulk("Cu", cubic=True)
+    model = make_model().as_dtype("float64")
+    model.head().scale.fill_(0.05)
+    atoms.calc = TaceCalculator(model)
+    atoms.rattle(0.05, seed=3)
+    dynamics = VelocityVerlet(atoms, timestep=1.0 * units.fs)
+    energies, kinetic = [], []
+    for _ in range(60):
+        dynamics.run(1)
+        energies.append(atoms.get_total_energy())
+        kinetic.append(atoms.get_kinetic_energy())
+    assert np.ptp(energies) < 2e-2 * np.ptp(kinetic)

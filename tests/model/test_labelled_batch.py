@@ -1,0 +1,57 @@
+"""Labels travel with their structures; what is absent is NaN; order follows the generator."""
+
+import numpy as np
+import torch
+from ase.build import bulk, molecule
+
+from tace_al.model.labelled_batch import ENERGY, FORCES, STRESS, batches, join, labelled
+
+
+def test_labels_are_read_and_absent_ones_are_nan() -> None:
+    water = molecule("H2O")
+    water.info[ENERGY] = -3.0
+    water.set_array(FORCES, np.ones((3, 3)))
+    part = labelled(water, 4.0)
+    assert part.energy.tolist() == [-3.0]
+    assert torch.equal(part.forces, torch.ones(3, 3).double())
+    assert torch.isnan(part.stress).all()
+    assert not part.has_stress
+    bare = labelled(molecule("H2O"), 4.0)
+    assert torch.isnan(bare.energy).all()
+    assert torch.isnan(bare.forces).all()
+
+
+def test_labels_do_not_share_memory_with_the_structure() -> None:
+    copper = bulk("Cu")
+    copper.info[STRESS] = np.eye(3)
+    copper.set_array(FORCES, np.zeros((1, 3)))
+    part = labelled(copper, 4.0)
+    copper.info[STRESS] += 1.0
+    copper.arrays[FORCES] += 1.0
+    assert torch.equal(part.stress[0], torch.eye(3).double())
+    assert not part.forces.any()
+
+
+def test_joined_labels_stay_with_their_structures() -> None:
+    frames = [molecule("H2O"), bulk("Cu")]
+    frames[0].info[ENERGY], frames[1].info[ENERGY] = 1.0, 2.0
+    joined = join([labelled(atoms, 4.0) for atoms in frames])
+    assert joined.energy.tolist() == [1.0, 2.0]
+    assert joined.graph.numbers.tolist() == [8, 1, 1, 29]
+
+
+def test_batches_cover_everything_once_in_a_repeatable_order() -> None:
+    parts = []
+    for index in range(7):
+        atoms = molecule("H2")
+        atoms.info[ENERGY] = float(index)
+        parts.append(labelled(atoms, 3.0))
+
+    def order(seed: int | None) -> list[float]:
+        generator = None if seed is None else np.random.default_rng(seed)
+        found = batches(parts, 3, generator=generator)
+        return [energy for batch in found for energy in batch.energy.tolist()]
+
+    assert order(None) == [0, 1, 2, 3, 4, 5, 6]
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)) == order(None)
