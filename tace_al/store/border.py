@@ -22,6 +22,10 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
+_UNSTORABLE = (ValidationError, InvalidDocument, OverflowError)
+_DATABASE_ERRORS = (PyMongoError, MongoEngineException, *_UNSTORABLE)
+
+
 class Connected(Protocol):
     """Anything with verbs on a database."""
 
@@ -49,7 +53,7 @@ def guarded(
                 if not owner.connection.revive():
                     raise
                 return verb(owner, *args, **kwargs)
-        except (PyMongoError, MongoEngineException, InvalidDocument, OverflowError) as error:
+        except _DATABASE_ERRORS as error:
             raise _translated(error, verb.__name__, owner.connection) from error
 
     return with_border
@@ -67,7 +71,7 @@ def _translated(error: Exception, verb: str, connection: Connection) -> Exceptio
             f"no room left on the disk of {connection.description}; free some space and run the "
             "same command again, nothing was lost"
         )
-    if isinstance(error, ValidationError | InvalidDocument | OverflowError):
+    if isinstance(error, _UNSTORABLE):
         return StoreError(f"{verb} was given a value that cannot be stored: {error}")
     return StoreError(f"{connection.description} refused {verb}: {error}")
 

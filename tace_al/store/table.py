@@ -100,7 +100,12 @@ class Table(Generic[Record]):
                 raise StoreError(
                     f"{self._record.__name__} has no field {name!r}.{nearest_names(name, valid)}"
                 )
-        return {name: plain(value, name) for name, value in fields.items()}
+        values = {name: plain(value, name) for name, value in fields.items()}
+        for name, value in values.items():
+            if value is not None:
+                # An update would otherwise skip the choices and limits that an insert checks.
+                self._record._fields[name]._validate(value)
+        return values
 
     def create_indexes(self) -> None:
         """Make the indexes that the record class declares."""
