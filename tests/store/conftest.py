@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote_plus
 
+import pymongo
 import pytest
 
 from tace_al.store.connection import URI_VARIABLE
@@ -33,7 +34,10 @@ def db_folder(tmp_path: Path) -> Iterator[Path]:
 def shared_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of one embedded server for many tests."""
     folder = tmp_path_factory.mktemp("shared") / "db"
-    yield f"mongodb://{quote_plus(str(ensure_server(folder)))}/?directConnection=true"
+    uri = f"mongodb://{quote_plus(str(ensure_server(folder)))}/?directConnection=true"
+    with pymongo.MongoClient(uri) as client:
+        client.admin.command("ping")  # a client that stays, so that the server does
+        yield uri
     stop_server(folder)
 
 
