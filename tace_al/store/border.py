@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from bson.errors import InvalidDocument
 from mongoengine.errors import MongoEngineException, ValidationError
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+from pymongo.errors import BulkWriteError, ConnectionFailure, InvalidOperation, PyMongoError
 
 from tace_al.core.errors import DatabaseUnreachable, StorageFull, StoreError
 from tace_al.store.connection import Connection
@@ -46,13 +46,18 @@ def guarded(
     def with_border(
         owner: _Owner, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Result:
+        documents = owner.connection.documents
         try:
             try:
                 return verb(owner, *args, **kwargs)
             except ConnectionFailure:
-                if not owner.connection.revive():
+                if not owner.connection.revive(documents):
                     raise
-                return verb(owner, *args, **kwargs)
+            except InvalidOperation:
+                # Another thread revived the server and closed the old connection under us.
+                if owner.connection.documents is documents:
+                    raise
+            return verb(owner, *args, **kwargs)
         except _DATABASE_ERRORS as error:
             raise _translated(error, verb.__name__, owner.connection) from error
 

@@ -7,6 +7,7 @@ server of `<campaign>/db` is found or started. Passwords never reach a message o
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote_plus
@@ -47,6 +48,7 @@ class Connection:
         self.uri = uri
         self._folder = folder
         self._client: MongoClient[dict[str, Any]] | None = None
+        self._reviving = threading.Lock()
         self.documents = self._open()
 
     @property
@@ -54,13 +56,20 @@ class Connection:
         """Where the database is, without its password."""
         return masked(self.uri) if self.uri else f"the embedded database in {self._folder}"
 
-    def revive(self) -> bool:
-        """Start the embedded server again; False for a MongoDB server, which is not ours."""
+    def revive(self, dead: Documents) -> bool:
+        """Start the embedded server again; False for a MongoDB server, which is not ours.
+
+        `dead` is the database that failed; of several threads that met it one does the work.
+        """
         if self.uri:
             return False
-        _log.warning("%s does not answer; starting it again", self.description)
-        self.close()
-        self.documents = self._open()
+        with self._reviving:
+            if self.documents is dead:
+                _log.warning("%s does not answer; starting it again", self.description)
+                old = self._client
+                self.documents = self._open()
+                if old is not None:
+                    old.close()
         return True
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from tace_al.store.records import (
     LabelRecord,
     ModelRecord,
     StructureRecord,
+    TrainingSetRecord,
 )
 from tace_al.store.structures import chunked
 from tace_al.store.table import Table
@@ -112,6 +113,7 @@ class Lineages:
         self._campaign = campaign
         self._models = Models(connection, campaign)
         self._model_records = Table(ModelRecord, connection, campaign)
+        self._training_sets = Table(TrainingSetRecord, connection, campaign)
         self._structures = Table(StructureRecord, connection, campaign)
         self._labels = Table(LabelRecord, connection, campaign)
         self._candidates = Table(CandidateRecord, connection, campaign)
@@ -210,7 +212,6 @@ class Lineages:
 
     def _node(self, record: ModelRecord) -> ModelNode:
         """Return a model's record as plain data."""
-        count = len(self._models.training_set(record.training_set))
         return ModelNode(
             key=record.key,
             generation=record.generation,
@@ -218,7 +219,7 @@ class Lineages:
             path=record.path,
             parents=tuple(record.parents),
             training_set=record.training_set,
-            num_labels=count,
+            num_labels=self._training_sets.one(key=record.training_set).count,
             seed=record.seed,
             code_version=record.code_version,
             config=dict(record.config),

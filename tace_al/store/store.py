@@ -7,6 +7,7 @@ The campaign process is the only writer of most records; claims and moves are at
 of processes. `status`, `report` and others may read at any time.
 """
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import final
 
-from tace_al.core.errors import StoreError
+from tace_al.core.errors import StorageFull, StoreError
 from tace_al.store.border import guarded
 from tace_al.store.campaigns import Campaigns
 from tace_al.store.candidates import Candidates
@@ -25,7 +26,7 @@ from tace_al.store.connection import URI_VARIABLE, Connection, connect, masked
 from tace_al.store.labels import Labels
 from tace_al.store.lineage import Lineages
 from tace_al.store.models import Models
-from tace_al.store.records import RECORDS
+from tace_al.store.records import RECORDS, CampaignRecord
 from tace_al.store.structures import Structures
 from tace_al.store.table import Table
 
@@ -152,6 +153,7 @@ class Store:
                 )
             store = cls(connection, identifier, directory)
             store.create_indexes()
+            store._check_home(known["uri"])
         except BaseException:
             connection.close()
             raise
@@ -162,6 +164,18 @@ class Store:
         """Make the indexes of every record class."""
         for record in RECORDS:
             Table(record, self.connection, self.campaign_id).create_indexes()
+
+    @guarded
+    def _check_home(self, home: str) -> None:
+        """Raise when the campaign was started in another database than this one."""
+        here = masked(self.connection.uri) if self.connection.uri else ""
+        records = Table(CampaignRecord, self.connection, self.campaign_id).objects
+        if here != home and not records.count():
+            raise StoreError(
+                f"the campaign in {self.directory} lives in "
+                f"{home or 'its embedded database'}, not in {self.connection.description}; "
+                f"{'name that by' if home else 'leave out'} --db and {URI_VARIABLE}"
+            )
 
     def close(self) -> None:
         """Leave the database."""
@@ -210,22 +224,38 @@ def _read_campaign_file(directory: Path) -> dict[str, str] | None:
 
 def _write_campaign_file(directory: Path, campaign: str, uri: str | None) -> dict[str, str]:
     """Publish the identifier; whoever is first wins, and everybody gets the winner's."""
-    directory.mkdir(parents=True, exist_ok=True)
-    content = {"campaign": campaign, "uri": masked(uri) if uri else ""}
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{CAMPAIGN_FILE}.")
+    content = json.dumps({"campaign": campaign, "uri": masked(uri) if uri else ""})
     try:
-        with os.fdopen(handle, "w") as stream:
-            json.dump(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(temporary, directory / CAMPAIGN_FILE)
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_new(directory / CAMPAIGN_FILE, content)
     except FileExistsError:
         pass
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no room left to write {directory / CAMPAIGN_FILE}; free some space and run the "
+                "same command again, nothing was lost"
+            ) from error
+        raise StoreError(
+            f"{directory / CAMPAIGN_FILE} cannot be written ({error.strerror}); choose a campaign "
+            "directory that you may write to"
+        ) from error
     known = _read_campaign_file(directory)
     assert known is not None
     return known
+
+
+def _write_new(path: Path, content: str) -> None:
+    """Write a file that must not exist yet, whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _known_uri(directory: Path, known: dict[str, str] | None) -> str | None:

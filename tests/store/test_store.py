@@ -80,6 +80,13 @@ def test_the_server_of_a_campaign_is_remembered(tmp_path: Path, shared_uri: str)
     assert not (tmp_path / "db").exists()
 
 
+def test_a_campaign_is_not_split_over_two_databases(directory: Path, shared_uri: str):
+    with Store.open(directory) as store:
+        store.start_campaign("here", {}, seed=0, code_version="0")
+    with pytest.raises(StoreError, match=r"lives in its embedded database, not in .* leave out"):
+        Store.open(directory, uri=shared_uri)
+
+
 @pytest.mark.parametrize("by_environment", [False, True])
 def test_an_unreachable_server_is_named_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
@@ -121,6 +128,18 @@ def test_a_verb_survives_the_death_of_the_embedded_server(directory: Path):
         os.kill(json.loads((directory / "db/address.json").read_text())["pid"], signal.SIGKILL)
         store.log("note", "after")
         assert [event.message for event in store.events()] == ["before", "after"]
+
+
+def test_threads_that_meet_a_dead_server_revive_it_once(directory: Path):
+    with Store.open(directory) as store:
+        store.log("note", "before")
+        os.kill(json.loads((directory / "db/address.json").read_text())["pid"], signal.SIGKILL)
+        threads = [threading.Thread(target=store.log, args=("lane", str(n))) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {event.message for event in store.events("lane")} == set("012345")
 
 
 def test_a_full_disk_becomes_storage_full(tmp_path: Path, shared_uri: str, monkeypatch: Any):

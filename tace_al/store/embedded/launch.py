@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tace_al.core.errors import DatabaseUnreachable
+from tace_al.core.errors import DatabaseUnreachable, StorageFull
 from tace_al.store.embedded import wire
 from tace_al.store.embedded.server import ADDRESS_FILE, IDLE_SECONDS
 
@@ -35,6 +35,8 @@ def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
     ------
     DatabaseUnreachable
         No server can be started.
+    StorageFull
+        No server can be started because its disk is full.
     """
     folder = folder.resolve()
     try:
@@ -51,6 +53,11 @@ def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
         if path is not None:
             return path
         news = _start(folder, idle_seconds)
+        if "StorageFull" in news or "disk is full" in news:
+            raise StorageFull(
+                f"no room left for the embedded database in {folder}; free some space and run the "
+                "same command again, nothing was lost"
+            )
         if news not in ("ready", "busy"):
             raise DatabaseUnreachable(
                 f"the embedded database in {folder} cannot start: {news}; see "

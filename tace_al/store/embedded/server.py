@@ -89,7 +89,7 @@ class Server:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it leaves."""
-        from tace_al.store.embedded import wire
+        from tace_al.store.embedded import wire  # late, as the engine
 
         self._writers.add(writer)
         try:
@@ -201,6 +201,7 @@ def main() -> None:
         os._exit(0)
     os.close(read_end)
     os.setsid()
+    os.chdir(folder)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
