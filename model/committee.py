@@ -9,7 +9,7 @@ its own copy of the edge vectors.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Committee:
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     @classmethod
-    def load(cls, paths: Sequence[str | Path], *, device: str = "cpu") -> Self:
+    def load(cls, paths: Sequence[str | Path], *, device: str = "cpu") -> "Committee":
         """Return the committee of the models in `.tace` files."""
         return cls([load(path, device=device) for path in paths])
 

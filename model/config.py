@@ -1,7 +1,7 @@
 """The shape of a network: everything needed to rebuild it, stored in every checkpoint."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from ase.data import atomic_numbers
 
@@ -95,7 +95,7 @@ class TaceConfig:
         }
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
+    def from_dict(cls, content: dict[str, Any]) -> "TaceConfig":
         """Rebuild a configuration; an unknown field is an error."""
         known = {field.name for field in fields(cls)}
         for name in content:

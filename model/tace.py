@@ -11,7 +11,7 @@ g_ij = dE/dr_ij gives everything: force_i = -sum_j g_ij + sum_j g_ji, and the st
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -138,7 +138,7 @@ class Tace(nn.Module):
     @classmethod
     def from_preset(
         cls, preset: str, *, elements: list[str], seed: int = 0, **options: Any
-    ) -> Self:
+    ) -> "Tace":
         """Return an untrained model of a named shape.
 
         >>> model = Tace.from_preset("small", elements=["H", "O"], seed=0)
@@ -157,7 +157,7 @@ class Tace(nn.Module):
                 if buffer.is_floating_point() and name not in constants:
                     setattr(module, name, buffer.to(dtype))
 
-    def as_dtype(self, dtype: Dtype) -> Self:
+    def as_dtype(self, dtype: Dtype) -> "Tace":
         """Return a copy whose arithmetic is "float32" or "float64"."""
         if dtype not in TORCH_DTYPES:
             raise ModelError(f"dtype '{dtype}' is not one of {', '.join(TORCH_DTYPES)}")
@@ -277,6 +277,9 @@ class Tace(nn.Module):
             if derivative
             else None
         )
+        if not create_graph:  # nothing that follows is to be differentiated
+            energy, node_energy = energy.detach(), node_energy.detach()
+            vectors, sorted_descriptors = vectors.detach(), sorted_descriptors.detach()
         return TaceOutput(
             energy=energy,
             node_energy=node_energy,

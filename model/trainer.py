@@ -134,14 +134,16 @@ def train(
     TrainingError
         There is nothing to train on, or training diverged before one good epoch.
     """
+    started = time.monotonic()
     model = prepare_model(frames, config=config, seed=options.seed, start=start)
     model = model.to(options.device).train()
-    cutoff = model.config.cutoff
-    parts = [labelled(atoms, cutoff) for atoms in frames if not is_isolated_atom(atoms)]
-    held_out = [labelled(atoms, cutoff) for atoms in validation if not is_isolated_atom(atoms)]
+    parts = _labelled_parts(frames, model.config)
+    held_out = _labelled_parts(validation, model.config)
     if not parts:
         raise TrainingError("no training frame has more than one atom; add labelled structures")
-    run = _Run(model, options)
+    run = _Run(model, options, started)
+    if start is not None and held_out:
+        run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
     history: list[EpochReport] = []
     stopped = "epochs"
     for epoch in range(options.epochs):
@@ -172,6 +174,26 @@ def train(
     return TrainingResult(model=run.finish(), history=history, stopped=stopped)
 
 
+def _labelled_parts(frames: Sequence[Atoms], config: TaceConfig) -> list[LabelledBatch]:
+    """Return the frames that are not isolated atoms, refusing what cannot be trained on."""
+    parts = []
+    for index, atoms in enumerate(frames):
+        unknown = sorted(set(atoms.get_chemical_symbols()) - set(config.elements))
+        if unknown:
+            raise TrainingError(
+                f"structure {index} contains {', '.join(unknown)}, the model is made for "
+                f"{', '.join(config.elements)}; add the element or leave the structure out"
+            )
+        part = labelled(atoms, config.cutoff)
+        if any(bool(label.isinf().any()) for label in (part.energy, part.forces, part.stress)):
+            raise TrainingError(
+                f"a label of structure {index} is infinite; repair or remove that structure"
+            )
+        if not is_isolated_atom(atoms):
+            parts.append(part)
+    return parts
+
+
 def prepare_model(
     frames: Sequence[Atoms], *, config: TaceConfig, seed: int, start: Tace | None
 ) -> Tace:
@@ -181,8 +203,8 @@ def prepare_model(
         model.load_state_dict(start.state_dict())
         return model
     bonded = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    graphs = _labelled_parts(frames, config)
     e0 = fit_reference_energies(frames, config.numbers)
-    graphs = [labelled(atoms, config.cutoff) for atoms in bonded]
     num_atoms = sum(part.graph.num_atoms for part in graphs)
     num_edges = sum(part.graph.sender.shape[0] for part in graphs)
     forces = [atoms.arrays[FORCES].ravel() for atoms in bonded if FORCES in atoms.arrays]
@@ -209,7 +231,7 @@ def prepare_model(
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, model: Tace, options: TrainingOptions) -> None:
+    def __init__(self, model: Tace, options: TrainingOptions, started: float) -> None:
         self.model, self.options = model, options
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
@@ -220,7 +242,7 @@ class _Run:
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_epoch = math.inf, -1
         self.rate, self.damping, self.failures = 0.0, 1.0, 0
-        self.started = time.monotonic()
+        self.started = started
 
     def elapsed(self) -> float:
         """Return seconds since the start."""
@@ -272,7 +294,7 @@ class _Run:
             self.best_loss, self.best_epoch = loss, epoch
             self.best = [value.clone() for value in self.average.average]
             return True
-        if not loss < DIVERGED * self.best_loss + 1e6 * (self.best_epoch < 0):
+        if not loss < DIVERGED * self.best_loss:  # NaN included
             self.failures += 1
             self.damping *= 0.5
             logger.warning("training diverged in epoch %d; back to the best weights", epoch + 1)
@@ -282,7 +304,7 @@ class _Run:
 
     def finish(self) -> Tace:
         """Return the model with its best weights."""
-        if self.best_epoch < 0:
+        if not math.isfinite(self.best_loss):
             raise TrainingError(
                 "training diverged before one good epoch; lower the learning rate or look for "
                 "wrong units or overlapping atoms in the data"

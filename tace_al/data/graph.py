@@ -7,7 +7,6 @@ float64; the network takes its vectors in its own dtype.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class AtomicGraph:
         edge_cells = self.cells[self.system_index[self.sender]]
         return separation + torch.einsum("es,esx->ex", self.shift, edge_cells)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "AtomicGraph":
         """Return the graph on another device."""
         moved = {field.name: getattr(self, field.name).to(device) for field in fields(self)}
         return replace(self, **moved)

@@ -32,11 +32,12 @@ def crystal() -> Atoms:
 
 def output(batch, *, energy: list[float], force: float, stress: float | None = None) -> TaceOutput:  # type: ignore[no-untyped-def]
     volumes = batch.graph.volumes[:, None, None]
+    whole = None if stress is None else torch.where(volumes > 0, stress, math.nan).expand(-1, 3, 3)
     return TaceOutput(
         energy=torch.tensor(energy, dtype=torch.float64),
         node_energy=torch.zeros(batch.graph.num_atoms).double(),
         forces=torch.full((batch.graph.num_atoms, 3), force).double(),
-        stress=None if stress is None else torch.where(volumes > 0, stress, math.nan) + 0 * volumes,
+        stress=whole,
         descriptors=torch.zeros(batch.graph.num_atoms, 1),
     )
 
