@@ -18,6 +18,9 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PYTHON
 
+# Check the shapes that signatures declare, Float[Tensor, "atoms 3"], at every call of the tests.
+SHAPES := --jaxtyping-packages=tace_al.model,tace_al.data,shape_check.checked
+
 WORKFLOW := workflows/catalysis.py
 ARGS :=
 
@@ -38,7 +41,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/lint-imports --no-logo
 
 check: $(VENV)/.installed-test lint
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(SHAPES) $(ARGS)
 
 install: $(VENV)/.installed  ## set up what running needs
 install-test: $(VENV)/.installed-test  ## set up what testing and developing need

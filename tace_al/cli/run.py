@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tace_al.cli.options import Database
-from tace_al.cli.workflow_file import build_campaign, load_workflow, parse_settings
+from tace_al.cli.workflow_file import build_campaign, load_workflow, parse_settings, with_fields
 from tace_al.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Set an option of the workflow; lists as a,b,c or JSON. Repeat for more.",
+            help="Set an option of the workflow, or a field of its campaign by path "
+            "(stopping.max_labels=100); lists as JSON. Repeat for more.",
         ),
     ] = None,
     database: Database = None,
@@ -56,7 +57,9 @@ def run(
 
     console = Console()
     if show_options:
-        console.print(options_table(load_workflow(workflow).options))
+        loaded = load_workflow(workflow)
+        console.print(options_table(loaded.options))
+        console.print(inspect.getdoc(loaded.function) or "", highlight=False, markup=False)
         return
     campaign = campaign_of(workflow, settings or [], machine=machine)
     folder = directory if directory is not None else DEFAULT_ROOT / campaign.name
@@ -78,9 +81,13 @@ def campaign_of(workflow: str, settings: Sequence[str], *, machine: str | None) 
 
     chosen = parse_settings(settings)
     if Path(workflow).suffix in (".yaml", ".yml"):
-        if chosen:
-            raise ConfigError(f"{workflow} is complete; change it there instead of with --set")
-        campaign = Campaign.from_yaml(Path(workflow))
+        plain = [key for key in chosen if "." not in key]
+        if plain:
+            raise ConfigError(
+                f"{workflow} is a finished campaign and has no option '{plain[0]}'; set a field by "
+                "its path, such as --set stopping.max_labels=100"
+            )
+        campaign = with_fields(Campaign.from_yaml(Path(workflow)), chosen)
     else:
         campaign = build_campaign(load_workflow(workflow), chosen)
     if machine is None:

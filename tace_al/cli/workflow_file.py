@@ -140,6 +140,8 @@ def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, 
 def build_campaign(workflow: Workflow, settings: Mapping[str, str]) -> "Campaign":
     """Call the workflow with `settings` read by its annotations.
 
+    A key with a dot, such as `stopping.max_labels`, sets that field of the campaign it returns.
+
     Raises
     ------
     ConfigError
@@ -150,6 +152,8 @@ def build_campaign(workflow: Workflow, settings: Mapping[str, str]) -> "Campaign
     from tace_al.campaign.config import Campaign
 
     options = workflow.options
+    inner = {key: text for key, text in settings.items() if "." in key}
+    settings = {key: text for key, text in settings.items() if key not in inner}
     for key in settings:
         if key not in options:
             hint = nearest_names(key, options) or " It has no options."
@@ -176,7 +180,32 @@ def build_campaign(workflow: Workflow, settings: Mapping[str, str]) -> "Campaign
             f"{FUNCTION}(...) of {workflow.name} returned {type(campaign).__name__}, expected a "
             "tace_al.campaign.config.Campaign"
         )
-    return campaign
+    return with_fields(campaign, inner) if inner else campaign
+
+
+def with_fields(campaign: "Campaign", settings: Mapping[str, str]) -> "Campaign":
+    """Return the campaign with some fields set, each named by its dotted path.
+
+    Raises
+    ------
+    ConfigError
+        There is no such field, or the value does not fit it.
+    """
+    content = campaign.model_dump(mode="json")
+    for path, text in settings.items():
+        *parents, field = path.split(".")
+        place = content
+        for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise ConfigError(
+                    f"the campaign has no part '{path}'.{nearest_names(parent, place)}"
+                )
+            place = place[parent]
+        try:
+            place[field] = json.loads(text)
+        except json.JSONDecodeError:
+            place[field] = text
+    return type(campaign).build(**content)
 
 
 def parse_value(text: str, annotation: Any, *, where: str) -> Any:

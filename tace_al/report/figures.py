@@ -31,9 +31,9 @@ MAX_POINTS = 4000  # of a scatter: more only makes the file large
 TASK_COLOURS = {
     "label": BLUE,
     "train": ORANGE,
-    "md": GREEN,
-    "neb": PALETTE[3],
-    "calibrate": AMBER,
+    "langevin": GREEN,
+    "band": PALETTE[3],
+    "assess": AMBER,
     "relax": PALETTE[5],
 }
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 REPORT_NAME = "report.md"
 SETTINGS_NAME = "campaign.yaml"
+MAX_NOTES = 20
+DERIVED = ("content_key", "reference_barriers")
+"""What the Store keeps with the settings that is not one of them."""
 
 
 def write_report(store: "Store", folder: Path) -> Path:
@@ -48,6 +51,7 @@ def report_text(summary: CampaignSummary, drawn: Mapping[str, str]) -> str:
         _generation_section(summary),
         _label_section(summary),
         _failure_section(summary),
+        _note_section(summary),
         _model_section(summary),
         _reproduce_section(summary),
     ]
@@ -66,7 +70,7 @@ def result_sentences(summary: CampaignSummary) -> list[str]:
         sentences.append("No barrier has been found yet.")
     lowering = summary.result.get("lowering")
     if lowering:
-        sentences.append(lowering_sentence(lowering))
+        sentences.append(lowering_sentence(lowering, summary.config.get("catalyst") or ()))
     effort = f"{summary.num_labels} labels were made"
     seconds = summary.result.get("seconds")
     if seconds:
@@ -86,19 +90,21 @@ def result_sentences(summary: CampaignSummary) -> list[str]:
     return sentences
 
 
-def lowering_sentence(lowering: Mapping[str, Any]) -> str:
+def lowering_sentence(lowering: Mapping[str, Any], catalyst: Sequence[str]) -> str:
     """Return how far the catalyst lowers the barrier.
 
-    `lowering` has "value" and "error_bar" in eV and the channels "bare" and "catalysed".
+    Parameters
+    ----------
+    lowering
+        "value" and "error" in eV.
+    catalyst
+        The channels without and with the catalyst, or nothing.
     """
-    channels = ""
-    if lowering.get("bare") and lowering.get("catalysed"):
-        channels = f" ({lowering['bare']} → {lowering['catalysed']})"
-    error_bar = lowering.get("error_bar")
-    bar = "" if error_bar is None else f" ± {float(error_bar):.3f}"
-    return (
-        f"The catalyst lowers the barrier by **{float(lowering['value']):.3f}{bar} eV**{channels}."
-    )
+    channels = f" ({catalyst[0]} → {catalyst[1]})" if len(catalyst) == 2 else ""
+    value = f"{float(lowering['value']):.3f}"
+    if lowering.get("error") is not None:
+        value += f" ± {float(lowering['error']):.3f}"
+    return f"The catalyst lowers the barrier by **{value} eV**{channels}."
 
 
 def _draw(summary: CampaignSummary, folder: Path) -> dict[str, str]:
@@ -203,6 +209,18 @@ def _failure_section(summary: CampaignSummary) -> str:
     return "## Failures\n\n" + _table(("kind", "labels", "last message"), rows)
 
 
+def _note_section(summary: CampaignSummary) -> str:
+    """Return the last warnings and other events that a reader should know of."""
+    if not summary.notes:
+        return ""
+    lines = [
+        f"- {time:%H:%M:%S} {kind}: {message}" for time, kind, message in summary.notes[-MAX_NOTES:]
+    ]
+    more = len(summary.notes) - len(lines)
+    earlier = f"\n\nand {more} earlier ones." if more > 0 else ""
+    return "## Notes\n\n" + "\n".join(lines) + earlier
+
+
 def _model_section(summary: CampaignSummary) -> str:
     """Return the keys of the last generation's models."""
     with_models = [item for item in summary.generations if item.models]
@@ -218,9 +236,7 @@ def _model_section(summary: CampaignSummary) -> str:
 
 def _reproduce_section(summary: CampaignSummary) -> str:
     """Return what is needed to run the same campaign again."""
-    settings = yaml.safe_dump(
-        _without_geometry(summary.config), sort_keys=False, allow_unicode=True
-    )
+    settings = yaml.safe_dump(_without_geometry(summary.config), sort_keys=False)
     return (
         "## How to reproduce\n\n"
         f"`tace-al run {SETTINGS_NAME}` runs the same campaign again; the file beside this report "
@@ -234,7 +250,8 @@ def _reproduce_section(summary: CampaignSummary) -> str:
 
 def settings_text(summary: CampaignSummary) -> str:
     """Return every setting as YAML, in the form that `tace-al run` reads."""
-    return yaml.safe_dump(_plain(summary.config), sort_keys=False, allow_unicode=True)
+    settings = {key: item for key, item in summary.config.items() if key not in DERIVED}
+    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
 
 
 def _without_geometry(value: Any) -> Any:

@@ -15,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from tace_al.store.store import Store
 
+ROUTINE_EVENTS = ("task", "calibration", "session")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Barrier:
@@ -86,7 +88,11 @@ class TaskSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CampaignSummary:
-    """Everything a report shows of one campaign."""
+    """Everything a report shows of one campaign.
+
+    `label_kinds` counts labels by why their structure was chosen, `failures` are (kind, message) of
+    failed labels, `notes` (time, kind, message) of the events that are not routine.
+    """
 
     name: str
     campaign: str
@@ -106,7 +112,7 @@ class CampaignSummary:
     failures: tuple[tuple[str, str], ...] = ()
     candidates: Mapping[str, int] = field(default_factory=dict)
     tasks: tuple[TaskSpan, ...] = ()
-    events: tuple[tuple[datetime, str, str], ...] = ()
+    notes: tuple[tuple[datetime, str, str], ...] = ()
 
     @property
     def num_labels(self) -> int:
@@ -153,10 +159,10 @@ def read_summary(store: "Store") -> CampaignSummary:
         failures=tuple((str(item.failure_kind), str(item.message)) for item in failures),
         candidates=Counter(str(candidate.state) for candidate in store.candidates()),
         tasks=task_spans(store.events(kind="task")),
-        events=tuple(
+        notes=tuple(
             (as_utc(event.time), str(event.kind), str(event.message))
             for event in store.events()
-            if event.kind not in ("task", "calibration")
+            if event.kind not in ROUTINE_EVENTS
         ),
     )
 

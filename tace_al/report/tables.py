@@ -27,6 +27,8 @@ def status_tables(summary: CampaignSummary, *, now: datetime | None = None) -> R
         parts.append(rate_table(summary.tasks))
     if summary.failures:
         parts.append(failure_table(summary))
+    for time, kind, message in summary.notes[-3:]:
+        parts.append(Text(f"{time:%H:%M:%S} {kind}: {message}", style="dim"))
     return Group(*parts)
 
 

@@ -81,8 +81,10 @@ def test_a_campaign_file_runs_as_it_stands(tace_al, calls) -> None:
     outcome = tace_al("run", "campaign.yaml")
     assert outcome.code == 0, outcome.err
     assert calls[1].campaign == calls[0].campaign
-    outcome = tace_al("run", "campaign.yaml", "--set", "seed=1")
-    assert outcome.code == 2 and "change it there" in outcome.err
+    outcome = tace_al("run", "campaign.yaml", "--set", "stopping.max_labels=7")
+    assert outcome.code == 0 and calls[2].campaign.stopping.max_labels == 7
+    outcome = tace_al("run", "campaign.yaml", "--set", "budget=1")
+    assert outcome.code == 2 and "by its path" in outcome.err
 
 
 def test_options_are_listed(tace_al, calls) -> None:

@@ -82,6 +82,21 @@ def test_a_wrong_setting_is_one_sentence(workflow_file: Path, setting: str, word
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_fields_are_set_by_their_path(workflow_file: Path) -> None:
+    campaign = built(
+        workflow_file, "exploration.temperatures=[350]", "model.preset=small", "charge=0"
+    )
+    assert campaign.exploration.temperatures == (350.0,) and campaign.model.preset == "small"
+    for setting, words in (
+        ("stopping.max_lables=5", "Did you mean 'max_labels'?"),
+        ("stoping.max_labels=5", "Did you mean 'stopping'?"),
+        ("model.members=one", "model.members"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            built(workflow_file, setting)
+        assert words in str(caught.value)
+
+
 def test_a_setting_given_twice(workflow_file: Path) -> None:
     with pytest.raises(ConfigError, match="twice"):
         built(workflow_file, "charge=0", "charge=1")

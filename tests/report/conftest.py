@@ -58,7 +58,7 @@ def make_generation(number: int) -> GenerationSummary:
 
 def make_tasks() -> tuple[TaskSpan, ...]:
     """Return ten tasks on each of three workers, one of them failed."""
-    kinds, begin = ("label", "train", "md", "neb"), START.timestamp()
+    kinds, begin = ("label", "train", "langevin", "band"), START.timestamp()
     return tuple(
         TaskSpan(
             kind=kinds[(worker + step) % 4],
@@ -85,6 +85,8 @@ def summary() -> CampaignSummary:
         config_hash="f" * 32,
         config={
             "labeller": {"name": "gfn2"},
+            "catalyst": ["bare", "water"],
+            "content_key": "c" * 32,
             "reactions": [
                 {"name": "bare", "reference_barrier": 1.823, "initial": {"positions": [[0.0] * 3]}},
                 {"name": "water", "reference_barrier": 0.985},
@@ -95,7 +97,7 @@ def summary() -> CampaignSummary:
         result={
             "reason": "both barriers have converged",
             "seconds": 540.0,
-            "lowering": {"bare": "bare", "catalysed": "water", "value": 0.84, "error_bar": 0.05},
+            "lowering": {"value": 0.84, "error": 0.05},
         },
         generations=generations,
         barriers=generations[-1].barriers,
@@ -105,4 +107,5 @@ def summary() -> CampaignSummary:
         failures=(("contact", "atoms 1 and 2 overlap"), ("contact", "atoms 0 | 3 overlap")),
         candidates={"flagged": 4, "labelled": 200, "failed": 2},
         tasks=make_tasks(),
+        notes=((START, "warning", "member 2 failed once"),),
     )

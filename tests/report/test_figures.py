@@ -65,7 +65,7 @@ def test_timeline_has_a_row_a_worker(summary: CampaignSummary) -> None:
     assert len(figure.axes[0].get_yticks()) == 3
     assert figure.axes[0].get_xlabel().endswith("(min)")
     kinds = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert kinds == ["label", "md", "neb", "train"]
+    assert kinds == ["band", "label", "langevin", "train"]
 
 
 def test_a_campaign_that_has_just_begun_draws_nothing(summary: CampaignSummary) -> None:

@@ -22,6 +22,8 @@ def test_the_report_has_what_reproduces_it(summary: CampaignSummary) -> None:
     assert "name: gfn2" in text and "positions" not in text
     assert "positions" in settings_text(summary), "the file beside it is complete"
     assert summary.generations[-1].models[0] in text
+    assert "content_key" not in settings_text(summary), "no option of a campaign"
+    assert "12:00:00 warning: member 2 failed once" in text
     assert "atoms 0 \\| 3 overlap" in text, "a bar inside a cell would split it"
 
 
