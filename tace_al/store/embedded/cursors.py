@@ -5,7 +5,6 @@ Bodies are never changed in place, so a cursor simply keeps the documents it fou
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, final
 
@@ -19,14 +18,15 @@ _MAX_IDLE_SECONDS = 600.0
 _ENVELOPE_BYTES = 16 * 1024
 
 
-@dataclass(slots=True)
+@final
 class _Cursor:
     """Documents still to be sent."""
 
-    namespace: str
-    bodies: Sequence[Mapping[str, Any]]
-    position: int = 0
-    last_used: float = field(default_factory=time.monotonic)
+    def __init__(self, namespace: str, bodies: Sequence[Mapping[str, Any]]) -> None:
+        self.namespace = namespace
+        self.bodies = bodies
+        self.position = 0
+        self.last_used = time.monotonic()
 
 
 @final

@@ -45,7 +45,7 @@ class IndexSpec:
     sparse: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """A document as it is held: never changed in place, only replaced.
 

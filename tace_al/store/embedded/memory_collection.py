@@ -66,7 +66,7 @@ class MemoryCollection:
         if key in self.documents:
             raise self._duplicate("_id_", {"_id": 1}, complete)
         self._check_unique(complete, key)
-        stored = Stored(key, next(self._serials), complete)
+        stored = Stored(key=key, serial=next(self._serials), body=complete)
         self._journal.put(stored.serial, self.namespace, complete)
         self._enter(stored)
         return stored
@@ -85,7 +85,7 @@ class MemoryCollection:
                 IMMUTABLE_FIELD, "after the update the immutable field '_id' was found altered"
             )
         self._check_unique(body, stored.key)
-        changed = Stored(stored.key, stored.serial, body)
+        changed = Stored(key=stored.key, serial=stored.serial, body=body)
         self._journal.put(stored.serial, self.namespace, body)
         for index in self.indexes.values():
             index.remove(stored)
@@ -102,7 +102,7 @@ class MemoryCollection:
 
     def load(self, serial: int, body: Mapping[str, Any]) -> None:
         """Take in a document that the journal already has."""
-        self._enter(Stored(identity_key(body["_id"]), serial, body))
+        self._enter(Stored(key=identity_key(body["_id"]), serial=serial, body=body))
 
     def create_index(self, definition: Mapping[str, Any], *, write: bool = True) -> bool:
         """Make an index from MongoDB's definition of it; False when it was there.

@@ -19,7 +19,7 @@ Filter = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
     """Candidates of a filter, and what must still be tested on each."""
 
@@ -95,7 +95,7 @@ def _plan(
     if "_id" in wanted:
         keys = dict.fromkeys(wanted["_id"])
         found = [collection.documents[key] for key in keys if key in collection.documents]
-        return _Plan(_in_order(found), _without(criteria, exact, ["_id"]))
+        return _Plan(candidates=_in_order(found), remaining=_without(criteria, exact, ["_id"]))
     best: tuple[int, list[Bucket], list[str]] | None = None
     for index in collection.indexes.values():
         lookup = index.buckets(wanted)
@@ -109,10 +109,10 @@ def _plan(
         if best is None or size < best[0]:
             best = (size, buckets, paths)
     if best is None:
-        return _Plan(list(collection.documents.values()), dict(criteria))
+        return _Plan(candidates=list(collection.documents.values()), remaining=dict(criteria))
     _, buckets, paths = best
     found = list(chain.from_iterable(bucket.values() for bucket in buckets))
-    return _Plan(_in_order(found), _without(criteria, exact, paths))
+    return _Plan(candidates=_in_order(found), remaining=_without(criteria, exact, paths))
 
 
 def _equalities(criteria: Filter) -> tuple[dict[str, list[ScalarKey]], set[str]]:

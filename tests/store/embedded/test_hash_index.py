@@ -7,7 +7,7 @@ QUEUE = IndexSpec(name="queue", fields=(("campaign", 1), ("state", 1), ("priorit
 
 
 def stored(number: int, **body: object) -> Stored:
-    return Stored((10, number), number, {"_id": number, **body})
+    return Stored(key=(10, number), serial=number, body={"_id": number, **body})
 
 
 def wanted(**values: object) -> dict:
