@@ -23,7 +23,7 @@ from tace_al.dispatch.lifeline import sweep_orphans
 from tace_al.dispatch.machine import Machine
 from tace_al.dispatch.parsl_session import RUN_AGAIN, ParslSession
 from tace_al.dispatch.request import Envelope, Request
-from tace_al.dispatch.result_files import read_failure, read_result, sweep_scratch
+from tace_al.dispatch.result_files import has_started, read_failure, read_result, sweep_scratch
 from tace_al.dispatch.retry import WORKER_DIED, RetryPolicy
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -59,9 +59,11 @@ class Dispatcher:
         The campaign's folder: results go to `results/`, Parsl's logs to `parsl/`.
     on_event
         Called as `on_event(name, fields)` in the caller's thread, from `submit`, `wait` and
-        `close`, with "orphans_swept", "retried", "quarantined" and "executor_lost".
+        `close`, with "orphans_swept", "retried", "quarantined", "pool_replaced", "executor_lost".
     retry
         Price of infrastructure errors.
+    stall_s
+        Seconds after which a task that a free worker has not begun means that the pool is stuck.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Dispatcher:
         on_event: OnEvent | None = None,
         *,
         retry: RetryPolicy | None = None,
+        stall_s: float = 60.0,
     ) -> None:
         self._machine = machine
         self._directory = directory.resolve()
@@ -85,6 +88,8 @@ class Dispatcher:
         self._session: ParslSession | None = None
         self._server: threading.Thread | None = None
         self._closing = False
+        self._stall_s = stall_s
+        self._next_stall_check = 0.0
 
     def __enter__(self) -> Self:
         """Start the executor."""
@@ -252,7 +257,10 @@ class Dispatcher:
                     self._break(failure)
                 if self._broken is not None:
                     break
-                self._expire_threads()
+                if self._machine.executor == "threads":
+                    self._expire_threads()
+                else:
+                    self._unstick()
                 ready = self._take_ready()
                 if not ready:
                     self._changed.wait(_POLL_S)
@@ -342,12 +350,42 @@ class Dispatcher:
 
     def _expire_threads(self) -> None:
         """Give up on threads past their deadline; they hold their worker until they end."""
-        if self._machine.executor != "threads":
-            return
         for flight in self._flights.values():
             limit = flight.request.timeout_s
             if flight.running and not flight.landed and limit and time.time() - flight.sent > limit:
                 self._land(flight, timeout_envelope(flight.request.to_dict(), flight.sent))
+
+    def _unstick(self) -> None:
+        """Help a pool whose queues are locked for ever by a worker that was killed while idle.
+
+        Its tasks then never start, or their results never arrive, and Parsl does not notice.
+        Results are taken from disk; a local pool that runs nothing any more is replaced.
+        """
+        now = time.time()
+        if now < self._next_stall_check:
+            return
+        self._next_stall_check = now + self._stall_s / 6
+        flights = [flight for flight in self._flights.values() if flight.running]
+        overdue = [f for f in flights if not f.landed and now - f.sent > self._stall_s]
+        # Those whose result was taken from disk before and whose worker never reported.
+        silent = self._num_running - len(flights)
+        if not overdue and not silent:
+            return
+        for flight in overdue:
+            finished = self.harvest(flight.request)
+            if finished is not None and now - finished.ended > self._stall_s:
+                self._land(flight, finished)
+        idle = not any(
+            has_started(self.results_dir, f.request.kind, f.request.key, f.sent - 1.0)
+            for f in flights
+            if not f.landed
+        )
+        if idle and self._machine.executor == "processes":
+            assert self._session is not None
+            logger.warning("the pool of workers is stuck and is replaced")
+            self._events.append(("pool_replaced", {"waiting": len(overdue)}))
+            self._session.restart_pool()
+            self._next_stall_check = now + self._stall_s
 
     def _land(self, flight: _Flight, envelope: Envelope) -> None:
         flight.landed = True

@@ -22,7 +22,7 @@ from tace_al.dispatch.machine import Machine, SlurmSettings
 
 LABEL = "work"
 LOCAL_HEARTBEAT_S = 2
-LOCAL_HEARTBEAT_THRESHOLD_S = 20
+LOCAL_HEARTBEAT_THRESHOLD_S = 15
 # Bad only when so many blocks in a row have failed, not when the first one has.
 BLOCK_FAILURES = 5
 

@@ -90,11 +90,12 @@ def read_label(path: Path) -> Label | LabelFailure:
         The file is missing or is no label file.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # From memory: numpy leaves a file that is no archive open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
             meta = json.loads(content["meta"].tobytes())
             arrays = {name: content[name] for name in _ARRAYS if name in content.files}
         return LabelFailure(**meta) if "kind" in meta else Label(**meta, **arrays)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} is not a label file ({error}); delete it and run the same command again"
         ) from error

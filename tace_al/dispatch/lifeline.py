@@ -8,7 +8,9 @@ group was up. Groups live in sessions of their own, so Ctrl-C reaches the driver
 
 Every process carries `TACE_AL_DISPATCH=<folder>:<host>:<pid>:<start time>` in its environment and
 passes it on to its children, so what escaped into another group (a quantum chemistry program) is
-found too. The start time keeps a recycled process number from being taken for the driver's.
+found too. A process that retitles itself, as Parsl's interchange does where setproctitle is
+installed, wipes its mark and is reached through its group alone. The start time keeps a recycled
+process number from being taken for the driver's.
 """
 
 import fcntl

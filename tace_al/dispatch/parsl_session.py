@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 from concurrent.futures import Future, InvalidStateError
@@ -19,6 +20,7 @@ from typing import Any, final
 import zmq
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.providers import LocalProvider
 
 from tace_al.core.errors import DispatchError
 from tace_al.dispatch.apps import run_request
@@ -114,6 +116,18 @@ class ParslSession:
         if results is None or not results.is_alive():
             return "Parsl's result thread, which collects results, has died"
         return None
+
+    def restart_pool(self) -> None:
+        """Kill the pool of workers of this computer; Parsl notices and starts another."""
+        executor = self._executor
+        if not isinstance(executor, HighThroughputExecutor):
+            return
+        if isinstance(executor.provider, LocalProvider):
+            for job in executor.provider.resources.values():
+                try:
+                    os.killpg(os.getpgid(job["remote_pid"]), signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    continue
 
     def give_up(self, reason: str) -> None:
         """Fail everything that is still with Parsl, so that none of its threads wait for it."""

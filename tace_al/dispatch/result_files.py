@@ -116,6 +116,19 @@ def keep_failure(results_dir: Path, scratch: Path | None, envelope: Envelope) ->
     return envelope
 
 
+def has_started(results_dir: Path, kind: str, key: str, since: float) -> bool:
+    """Return True when a worker has begun, or finished, a task after the Unix time `since`."""
+    final = result_folder(results_dir, kind, key)
+    traces = [final, *final.parent.glob(f"{_SCRATCH_PREFIX}{key[:12]}-*")]
+    for trace in traces:
+        try:
+            if trace.stat().st_mtime >= since:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
 def sweep_scratch(results_dir: Path, older_than_s: float) -> int:
     """Delete the scratch folders of workers that were killed; return how many.
 
