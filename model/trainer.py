@@ -145,33 +145,18 @@ def train(
     if start is not None and held_out:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
     history: list[EpochReport] = []
-    stopped = "epochs"
+    stopped = ""
     for epoch in range(options.epochs):
         loss = run.epoch(parts, epoch)
         validation_loss = run.validate(held_out) if held_out and math.isfinite(loss) else loss
         better = run.judge(validation_loss, epoch)
-        history.append(
-            EpochReport(
-                epoch=epoch + 1,
-                training_loss=loss,
-                validation_loss=validation_loss,
-                learning_rate=run.rate,
-                progress=run.progress(epoch + 1),
-                seconds=run.elapsed(),
-            )
-        )
+        history.append(run.report(epoch, loss, validation_loss))
         if on_epoch is not None:
             on_epoch(history[-1])
-        if run.failures > 3:
-            stopped = "diverged"
+        stopped = run.stop_reason(epoch, better=better)
+        if stopped:
             break
-        if run.elapsed() >= options.time_limit_s:
-            stopped = "time"
-            break
-        if not better and options.patience and epoch - run.best_epoch >= options.patience:
-            stopped = "patience"
-            break
-    return TrainingResult(model=run.finish(), history=history, stopped=stopped)
+    return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
 
 
 def _labelled_parts(frames: Sequence[Atoms], config: TaceConfig) -> list[LabelledBatch]:
@@ -301,6 +286,28 @@ class _Run:
             self.average.reset(self.best)
             self.optimizer.state.clear()
         return False
+
+    def report(self, epoch: int, loss: float, validation_loss: float) -> EpochReport:
+        """Return the state after an epoch."""
+        return EpochReport(
+            epoch=epoch + 1,
+            training_loss=loss,
+            validation_loss=validation_loss,
+            learning_rate=self.rate,
+            progress=self.progress(epoch + 1),
+            seconds=self.elapsed(),
+        )
+
+    def stop_reason(self, epoch: int, *, better: bool) -> str:
+        """Return why to stop before the last epoch, or nothing."""
+        options = self.options
+        if self.failures > 3:
+            return "diverged"
+        if self.elapsed() >= options.time_limit_s:
+            return "time"
+        if not better and options.patience and epoch - self.best_epoch >= options.patience:
+            return "patience"
+        return ""
 
     def finish(self) -> Tace:
         """Return the model with its best weights."""
