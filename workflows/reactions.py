@@ -5,8 +5,9 @@ other as rotation and translation allow, with charge and multiplicity declared. 
 relaxed with GFN2-xTB (tblite) to 0.01 eV/A; the slab is built and relaxed on the spot with EMT.
 
 The reference of each, in `REFERENCE_BARRIERS`, is the saddle point's energy above the initial state
-on the labeller itself; a climbing-image band to 0.05 eV/A (`benchmarks/reference_barriers.py`) ends
-within 0.003 eV of it and finds one downhill direction, except for `carbonic_acid_planar`.
+on the labeller itself: of a climbing-image band to 0.05 eV/A (`benchmarks/reference_barriers.py`),
+refined with the Hessian for `carbonic_acid` and `carbonic_acid_water`, where a band ends up to
+0.004 eV above it. All have one downhill direction but `carbonic_acid_planar`, which has two.
 """
 
 from collections.abc import Callable, Mapping
