@@ -1,7 +1,8 @@
 """The task that labels structures, one file a label, so that a killed batch repeats nothing.
 
 Payload: `labeller` (name), `options` (its settings), `frames` (a frame file), `keys` (structures of
-that file to label), `labels_dir` (folder of the label files, shared by all batches). A structure
+that file to label), `labels_dir` (folder of the label files, shared by all batches),
+`force_ceiling` (eV/Angstrom, optional). A structure
 that cannot be labelled is data with a kind, never an error of the task.
 """
 
@@ -23,6 +24,7 @@ from tace_al.engines.labelling.catalogue import labeller_from_name
 from tace_al.engines.labelling.guarded import guarded_label
 from tace_al.engines.labelling.labeller import Labeller
 
+DEFAULT_FORCE_CEILING = 50.0  # eV/Angstrom
 FUNCTION = "tace_al.dispatch.tasks.label:run"
 # A labeller may hold state that two threads must not share.
 _cache = threading.local()
@@ -68,25 +70,37 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     `labels`: a list of `structure`, `label_key`, `label_file`, `ok`, `kind`, `message`, `seconds`
     and `reused`; `fidelity`: key of the level of theory.
     """
-    labeller = _cached_labeller(payload["labeller"], json.dumps(payload["options"], sort_keys=True))
+    labeller = cached_labeller(payload["labeller"], json.dumps(payload["options"], sort_keys=True))
     fidelity_key = labeller.fidelity.key
     labels_dir = Path(payload["labels_dir"])
     structures = _structures(Path(payload["frames"]), payload["keys"])
     entries = []
+    ceiling = float(payload.get("force_ceiling", DEFAULT_FORCE_CEILING))
     for key, atoms in structures.items():
         path = label_path(labels_dir, label_key(key, fidelity_key))
         reused = path.exists()
-        if reused:
-            outcome = read_label(path)
-        else:
-            outcome = label_or_failure(labeller, atoms, structure=key, fidelity=fidelity_key)
-            write_label(path, outcome)
-        entries.append(_entry(outcome, path) | {"reused": reused})
+        outcome = stored_label(labeller, atoms, labels_dir=labels_dir, force_ceiling=ceiling)
+        entries.append(label_entry(outcome, path) | {"reused": reused})
     return {"labels": entries, "fidelity": fidelity_key}
 
 
+def stored_label(
+    labeller: Labeller, atoms: Atoms, *, labels_dir: Path, force_ceiling: float
+) -> Label | LabelFailure:
+    """Return the label of a structure from its file; make it, and the file, if there is none."""
+    structure, fidelity = structure_key(atoms), labeller.fidelity.key
+    path = label_path(labels_dir, label_key(structure, fidelity))
+    if path.exists():
+        return read_label(path)
+    outcome = label_or_failure(
+        labeller, atoms, structure=structure, fidelity=fidelity, force_ceiling=force_ceiling
+    )
+    write_label(path, outcome)
+    return outcome
+
+
 def label_or_failure(
-    labeller: Labeller, atoms: Atoms, *, structure: str, fidelity: str
+    labeller: Labeller, atoms: Atoms, *, structure: str, fidelity: str, force_ceiling: float
 ) -> Label | LabelFailure:
     """Return the guarded label of a structure, or why there is none.
 
@@ -97,7 +111,7 @@ def label_or_failure(
     """
     started = time.perf_counter()
     try:
-        return guarded_label(labeller, atoms)
+        return guarded_label(labeller, atoms, force_ceiling=force_ceiling)
     except LabelFailed as error:
         kind, message = error.kind, error.message
     except StructureError as error:
@@ -115,7 +129,7 @@ def label_or_failure(
     )
 
 
-def _cached_labeller(name: str, options: str) -> Labeller:
+def cached_labeller(name: str, options: str) -> Labeller:
     """Return the labeller, built once in a thread."""
     labellers: dict[tuple[str, str], Labeller] = _cache.__dict__.setdefault("labellers", {})
     if (name, options) not in labellers:
@@ -135,7 +149,7 @@ def _structures(path: Path, keys: Sequence[str]) -> dict[str, Atoms]:
     return {key: found[key] for key in keys}
 
 
-def _entry(outcome: Label | LabelFailure, path: Path) -> dict[str, Any]:
+def label_entry(outcome: Label | LabelFailure, path: Path) -> dict[str, Any]:
     """Return what the task reports of one structure."""
     failed = isinstance(outcome, LabelFailure)
     return {

@@ -1,0 +1,110 @@
+"""Which of the flagged frames are worth their labels.
+
+When a generation's exploration is in, everything that waits is looked at again by the committee
+that serves now: frames it knows by now expire, near-duplicates are rejected, and the budget of the
+generation goes to the uncertain and different ones, shared among the channels.
+"""
+
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from tace_al.campaign.generations import Serving
+from tace_al.campaign.labelling import Labelling
+from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
+from tace_al.dispatch.request import Envelope
+from tace_al.selection.acquisition import Candidate, select
+
+LARGEST_QUEUE = 400
+"""Frames ranked at once; the least uncertain beyond that expire."""
+
+
+@final
+class Choosing:
+    """Ranks the waiting frames once a generation."""
+
+    def __init__(self, workplace: Workplace, labelling: Labelling) -> None:
+        self.workplace, self.labelling = workplace, labelling
+        self._ranking = ""
+        self._waiting: list[str] = []
+        self._covered: list[str] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether a ranking is on its way."""
+        return bool(self._ranking)
+
+    def done(self, serving: Serving) -> bool:
+        """Whether this generation has chosen."""
+        return bool(self.workplace.store.generation(serving.number).audit.get("chosen"))
+
+    def expects(self, key: str) -> bool:
+        """Whether an assessment is the ranking."""
+        return key == self._ranking
+
+    def start(self, serving: Serving) -> None:
+        """Have every waiting frame, and every labelled one, looked at by the serving committee."""
+        store = self.workplace.store
+        flagged = sorted(
+            store.candidates(state="flagged"), key=lambda record: -(record.uncertainty or 0.0)
+        )
+        for record in flagged[LARGEST_QUEUE:]:
+            store.move_candidate(
+                record.key, source="flagged", target="expired", reason="queue full"
+            )
+        self._waiting = [record.key for record in flagged[:LARGEST_QUEUE]]
+        if not self._waiting:
+            self._finish(serving, {"flagged": 0, "chosen": 0})
+            return
+        self._covered = [record.structure for record in store.labels()]
+        keys = [*self._waiting, *self._covered]
+        payload = {
+            "models": list(serving.models),
+            "frames": self.workplace.frame_file(store.structures(keys)),
+        }
+        self._ranking = self.workplace.submit("assess", payload).key
+
+    def receive(self, envelope: Envelope, serving: Serving) -> None:
+        """Choose from the ranked frames."""
+        raise_if_hopeless(envelope)
+        if not envelope.ok or envelope.result is None:
+            raise failed_task(envelope, "the waiting frames cannot be ranked")
+        self._ranking = ""
+        store, acquisition = self.workplace.store, self.workplace.campaign.acquisition
+        with np.load(Path(envelope.folder) / envelope.result["assessment_file"]) as content:
+            spreads = np.split(content["force_spread"], np.cumsum(content["counts"])[:-1])
+            descriptors = content["descriptors"]
+        candidates, number = [], len(self._waiting)
+        for index, key in enumerate(self._waiting):
+            uncertainty = float(serving.calibration.force_error(spreads[index]).max())
+            if uncertainty < acquisition.low:
+                reason = f"known to generation {serving.number}"
+                store.move_candidate(key, source="flagged", target="expired", reason=reason)
+                continue
+            candidates.append(
+                Candidate(
+                    key=key,
+                    channel=store.candidate(key).channel,
+                    uncertainty=uncertainty,
+                    descriptor=descriptors[index],
+                )
+            )
+        owners = np.array([store.structure_record(key).channel for key in self._covered])
+        covered = {
+            channel: descriptors[number:][owners == channel] for channel in set(owners.tolist())
+        }
+        budget = min(acquisition.per_generation, max(self.labelling.remaining, 0))
+        selection = select(candidates, budget, covered=covered)
+        for key in selection.duplicates:
+            store.move_candidate(key, source="flagged", target="rejected", reason="duplicate")
+        ranks = {candidate.key: candidate.uncertainty for candidate in candidates}
+        for key in selection.chosen:
+            store.move_candidate(key, source="flagged", target="queued", priority=ranks[key])
+        self._finish(serving, {"flagged": number, "chosen": len(selection.chosen)})
+
+    def _finish(self, serving: Serving, outcome: dict[str, int]) -> None:
+        """Remember that this generation has chosen."""
+        store = self.workplace.store
+        audit = {**store.generation(serving.number).audit, "chosen": outcome}
+        store.update_generation(serving.number, audit=audit)

@@ -1,0 +1,118 @@
+"""The first thing a campaign does: end states relaxed by the labeller, and the frames around them.
+
+Every step of a relaxation is a label and is kept. Around the relaxed states lie the seeds of the
+first training set: rattled copies and the interpolated path.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from ase import Atoms
+
+from tace_al.campaign.config import Reaction
+from tace_al.campaign.labelling import Labelling
+from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
+from tace_al.core.errors import LabellerError
+from tace_al.core.random_generators import random_generator
+from tace_al.data.frames import bare_copy, fixed_mask, read_frames
+from tace_al.dispatch.request import Envelope
+from tace_al.engines.labelling.isolated import isolated_atom
+from tace_al.engines.sampling.band_path import comparable_ends, interpolated_path
+
+ENDS = ("initial", "final")
+
+
+@final
+class EndStates:
+    """Relaxed end states of every channel, once the labeller has made them."""
+
+    def __init__(self, workplace: Workplace, labelling: Labelling) -> None:
+        self.workplace, self.labelling = workplace, labelling
+        self._waiting: dict[str, tuple[Reaction, str]] = {}
+        self._relaxed: dict[tuple[str, str], Atoms] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every end state is relaxed."""
+        return len(self._relaxed) == 2 * len(self.workplace.campaign.reactions)
+
+    def of(self, channel: str) -> tuple[Atoms, Atoms]:
+        """Return initial and final state of a channel."""
+        return self._relaxed[channel, "initial"], self._relaxed[channel, "final"]
+
+    def start(self) -> None:
+        """Submit all relaxations; those a former run finished are found on disk."""
+        exploration = self.workplace.campaign.exploration
+        for reaction in self.workplace.campaign.reactions:
+            for end in ENDS:
+                structure = reaction.initial if end == "initial" else reaction.final
+                payload = {
+                    **self.workplace.labeller_payload(),
+                    "frames": self.workplace.frame_file([structure.to_atoms()]),
+                    "fmax": exploration.relax_fmax,
+                    "max_steps": exploration.relax_steps,
+                }
+                request = self.workplace.submit("relax", payload)
+                self._waiting[request.key] = (reaction, end)
+
+    def receive(self, envelope: Envelope) -> None:
+        """Keep a relaxation's labels; queue the seeds when a channel has both its ends."""
+        reaction, end = self._waiting.pop(envelope.key)
+        raise_if_hopeless(envelope)
+        if not envelope.ok or envelope.result is None:
+            raise failed_task(envelope, f"the {end} state of '{reaction.name}' has no label")
+        result = envelope.result
+        if result["failure"]:
+            raise LabellerError(
+                f"the labeller fails on the {end} state of '{reaction.name}': {result['failure']}"
+            )
+        frames = read_frames(Path(envelope.folder) / result["frames_file"])
+        for step, (atoms, entry) in enumerate(zip(frames, result["labels"], strict=True)):
+            last = step == len(frames) - 1
+            origin = {"kind": "end_state" if last else "relax", "end": end, "step": step}
+            key = self.workplace.store.add_structure(atoms, channel=reaction.name, origin=origin)
+            self.labelling.keep(key, Path(entry["label_file"]), role="train", generation=0)
+        if not result["converged"]:
+            self.workplace.store.log(
+                "warning",
+                f"the {end} state of '{reaction.name}' is not relaxed to "
+                f"{self.workplace.campaign.exploration.relax_fmax} eV/A after {len(frames)} labels",
+            )
+        self._relaxed[reaction.name, end] = bare_copy(frames[-1])
+        if all((reaction.name, other) in self._relaxed for other in ENDS):
+            self._queue_seeds(reaction)
+
+    def _queue_seeds(self, reaction: Reaction) -> None:
+        """Queue the labels of the first training set of a channel."""
+        campaign = self.workplace.campaign
+        initial, final = self.of(reaction.name)
+        for symbol in sorted(set(initial.get_chemical_symbols())):
+            self._queue(isolated_atom(symbol), reaction.name, {"kind": "isolated"})
+        for end, state in zip(ENDS, (initial, final), strict=True):
+            generator = random_generator(campaign.seed, "rattle", reaction.name, end)
+            for copy in range(campaign.exploration.num_rattled):
+                origin: dict[str, str | int] = {"kind": "rattle", "end": end, "copy": copy}
+                atoms = rattled(state, campaign.exploration.rattle, generator)
+                self._queue(atoms, reaction.name, origin)
+        path = interpolated_path(initial, comparable_ends(initial, final), reaction.num_images)
+        for image, positions in enumerate(path[1:-1], start=1):
+            atoms = bare_copy(initial)
+            atoms.set_positions(positions, apply_constraint=False)
+            self._queue(atoms, reaction.name, {"kind": "path", "image": image})
+
+    def _queue(self, atoms: Atoms, channel: str, origin: Mapping[str, str | int]) -> None:
+        """Put a seed into the queue of labels."""
+        store = self.workplace.store
+        key = store.add_structure(atoms, channel=channel, origin=origin)
+        store.add_candidate(key, kind="seed", channel=channel, generation=0, state="queued")
+
+
+def rattled(atoms: Atoms, width: float, generator: np.random.Generator) -> Atoms:
+    """Return a copy whose free atoms are displaced by a normal deviate of `width` Angstrom."""
+    copy = bare_copy(atoms)
+    displacement = generator.normal(scale=width, size=(len(atoms), 3))
+    displacement[fixed_mask(atoms)] = 0.0
+    copy.positions = copy.positions + displacement
+    return copy

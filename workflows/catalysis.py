@@ -1,0 +1,167 @@
+"""Barriers of a reaction, with and without its catalyst, from end states alone.
+
+    tace-al run workflows/catalysis.py                                  H2CO3 -> CO2 + H2O, GFN2-xTB
+    tace-al run workflows/catalysis.py --set reaction=surface_hop       O on Pt(100), EMT
+    tace-al run workflows/catalysis.py --set initial=a.xyz --set final=b.xyz --set charge=-1
+
+The first is the decomposition of carbonic acid, bare and with one water molecule that relays two
+protons; the campaign reports both barriers and how far the water lowers them. Your own reaction
+needs two files with the same atoms in the same order; anything ASE reads will do.
+"""
+
+from pathlib import Path
+
+from ase import Atoms
+from ase.constraints import FixAtoms
+
+from tace_al.campaign.config import (
+    Acquisition,
+    Campaign,
+    Exploration,
+    LabellerChoice,
+    ModelChoice,
+    Reaction,
+    Stopping,
+    Structure,
+)
+from tace_al.core.errors import ConfigError, nearest_names
+from tace_al.data.extxyz import read_structures
+from tace_al.data.frames import CHARGE, MULTIPLICITY
+from tace_al.dispatch.machine import machine_from_name
+from tace_al.workflows import reactions as known
+
+EndStates = tuple[Atoms, Atoms]
+
+REACTIONS = ("carbonic_acid", "surface_hop")
+
+
+def campaign(
+    *,
+    reaction: str = "carbonic_acid",
+    initial: str = "",
+    final: str = "",
+    charge: int = 0,
+    multiplicity: int = 0,
+    fixed: tuple[int, ...] = (),
+    labeller: str = "",
+    num_images: int = 9,
+    machine: str = "local",
+    max_labels: int = 300,
+    max_minutes: float = 60.0,
+    seed: int = 0,
+) -> Campaign:
+    """Return the campaign.
+
+    Parameters
+    ----------
+    reaction
+        "carbonic_acid", "surface_hop", or any name for your own `initial` and `final`.
+    initial, final
+        Files with the end states of your own reaction; they are relaxed by the labeller first.
+    charge, multiplicity
+        Total charge in e and 2S + 1 of your own reaction; 0 takes the lowest multiplicity.
+    fixed
+        Indices of atoms that never move, besides those the files hold fixed.
+    labeller
+        "gfn2" (default for molecules), "gfn1", "emt" or "module:Class" of an ASE calculator.
+    num_images
+        Images of the elastic bands, end states included.
+    machine
+        "local", "threads" or "slurm".
+    max_labels, max_minutes
+        Budgets.
+    seed
+        Of everything random.
+    """
+    catalyst: tuple[str, str] | None = None
+    references: dict[str, float] = {}
+    if initial or final:
+        name = "reaction" if reaction in REACTIONS else reaction
+        ends = {name: own_end_states(initial, final, charge=charge, multiplicity=multiplicity)}
+    elif reaction == "carbonic_acid":
+        ends = {"bare": known.carbonic_acid(), "one_water": known.carbonic_acid_water()}
+        catalyst = ("bare", "one_water")
+        references = {
+            "bare": known.REFERENCE_BARRIERS["carbonic_acid"],
+            "one_water": known.REFERENCE_BARRIERS["carbonic_acid_water"],
+        }
+    elif reaction == "surface_hop":
+        ends, references = (
+            {"surface_hop": known.surface_hop()},
+            {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
+        )
+        labeller = labeller or "emt"
+    else:
+        raise ConfigError(
+            f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "
+            "For your own reaction give its end states: --set initial=FILE --set final=FILE"
+        )
+    return barrier_campaign(
+        reaction if not initial else name,
+        ends,
+        fixed=fixed,
+        labeller=labeller or "gfn2",
+        num_images=num_images,
+        machine=machine,
+        stopping=Stopping(max_labels=max_labels, max_seconds=60 * max_minutes),
+        catalyst=catalyst,
+        references=references,
+        seed=seed,
+    )
+
+
+def barrier_campaign(
+    name: str,
+    ends: dict[str, EndStates],
+    *,
+    labeller: str,
+    fixed: tuple[int, ...] = (),
+    num_images: int = 9,
+    machine: str = "local",
+    stopping: Stopping | None = None,
+    catalyst: tuple[str, str] | None = None,
+    references: dict[str, float] | None = None,
+    seed: int = 0,
+) -> Campaign:
+    """Return a campaign for the barriers between pairs of end states, by channel name."""
+    channels = []
+    for channel, (initial, final) in ends.items():
+        for atoms in (initial, final):
+            if fixed:
+                atoms.set_constraint([*atoms.constraints, FixAtoms(indices=list(fixed))])
+        channels.append(
+            Reaction(
+                name=channel,
+                initial=Structure.from_atoms(initial),
+                final=Structure.from_atoms(final),
+                num_images=num_images,
+                reference_barrier=(references or {}).get(channel),
+            )
+        )
+    return Campaign.build(
+        name=name,
+        reactions=channels,
+        catalyst=catalyst,
+        labeller=LabellerChoice(name=labeller),
+        machine=machine_from_name(machine),
+        model=ModelChoice(),
+        exploration=Exploration(),
+        acquisition=Acquisition(),
+        stopping=stopping or Stopping(),
+        seed=seed,
+    )
+
+
+def own_end_states(initial: str, final: str, *, charge: int, multiplicity: int) -> EndStates:
+    """Read two end states from files and declare their charge and multiplicity."""
+    if not (initial and final):
+        raise ConfigError("give both end states: --set initial=FILE --set final=FILE")
+    states = []
+    for path in (initial, final):
+        atoms = read_structures(Path(path))[-1]
+        if charge or CHARGE not in atoms.info:
+            atoms.info[CHARGE] = charge
+        if multiplicity:
+            atoms.info[MULTIPLICITY] = multiplicity
+        states.append(atoms)
+    return states[0], states[1]
