@@ -1,7 +1,9 @@
 """`tace-al run`: start a campaign, or go on with one that was stopped or killed."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,11 +69,22 @@ def run(
     from tace_al.campaign.loop import run_campaign
 
     try:
-        result = run_campaign(campaign, directory=folder, uri=database, console=console)
+        with terminated_like_interrupted():
+            result = run_campaign(campaign, directory=folder, uri=database, console=console)
     except KeyboardInterrupt:
         console.print("Stopped. Nothing is lost: the same command goes on from here.")
         raise typer.Exit(130) from None
     console.print(result.summary(), highlight=False)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Stop as cleanly on SIGTERM (a batch system's, `timeout`'s) as on Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def campaign_of(workflow: str, settings: Sequence[str], *, machine: str | None) -> "Campaign":

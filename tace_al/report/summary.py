@@ -91,7 +91,8 @@ class CampaignSummary:
     """Everything a report shows of one campaign.
 
     `label_kinds` counts labels by why their structure was chosen, `failures` are (kind, message) of
-    failed labels, `notes` (time, kind, message) of the events that are not routine.
+    failed labels, `notes` (time, kind, message) of the events that are not routine; `last_seen` is
+    the time of the last event.
     """
 
     name: str
@@ -103,6 +104,7 @@ class CampaignSummary:
     config: Mapping[str, Any]
     created: datetime
     updated: datetime
+    last_seen: datetime
     result: Mapping[str, Any] = field(default_factory=dict)
     generations: tuple[GenerationSummary, ...] = ()
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
@@ -132,6 +134,8 @@ class CampaignSummary:
 def read_summary(store: "Store") -> CampaignSummary:
     """Read a campaign from its Store."""
     record = store.campaign()
+    events = store.events()
+    updated = as_utc(record.updated or record.created)
     generations = _generations(store)
     labels = store.labels()
     failures = store.labels(state="failed")
@@ -149,7 +153,8 @@ def read_summary(store: "Store") -> CampaignSummary:
         config_hash=record.config_hash or "",
         config=dict(record.config or {}),
         created=as_utc(record.created),
-        updated=as_utc(record.updated or record.created),
+        updated=updated,
+        last_seen=max([updated, *(as_utc(event.time) for event in events[-1:])]),
         result=result,
         generations=generations,
         barriers=final or latest,
@@ -158,10 +163,10 @@ def read_summary(store: "Store") -> CampaignSummary:
         label_seconds=float(sum(label.seconds or 0.0 for label in labels)),
         failures=tuple((str(item.failure_kind), str(item.message)) for item in failures),
         candidates=Counter(str(candidate.state) for candidate in store.candidates()),
-        tasks=task_spans(store.events(kind="task")),
+        tasks=task_spans(event for event in events if event.kind == "task"),
         notes=tuple(
             (as_utc(event.time), str(event.kind), str(event.message))
-            for event in store.events()
+            for event in events
             if event.kind not in ROUTINE_EVENTS
         ),
     )

@@ -12,6 +12,8 @@ from tace_al.report.summary import Barrier, CampaignSummary, GenerationSummary, 
 
 STATE_COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red"}
 RECENT_SECONDS = 300.0
+SILENT_SECONDS = 600.0
+"""A running campaign that has said nothing for so long has probably been killed."""
 
 
 def status_tables(summary: CampaignSummary, *, now: datetime | None = None) -> RenderableType:
@@ -35,7 +37,9 @@ def status_tables(summary: CampaignSummary, *, now: datetime | None = None) -> R
 def header(summary: CampaignSummary, *, now: datetime) -> Text:
     """Return name, state, age and the number of labels on one line."""
     colour = STATE_COLOURS.get(summary.state, "white")
-    end = now if summary.state == "running" else summary.updated
+    silent = (now - summary.last_seen).total_seconds()
+    alive = summary.state == "running" and silent < SILENT_SECONDS
+    end = now if alive else summary.last_seen
     line = Text()
     line.append(summary.name, style="bold")
     line.append("  ")
@@ -45,6 +49,12 @@ def header(summary: CampaignSummary, *, now: datetime) -> Text:
     reason = summary.result.get("reason")
     if reason:
         line.append(f"  ({reason})", style="dim")
+    if summary.state == "running" and not alive:
+        line.append(
+            f"\nno sign of life for {duration(silent)}: it was killed or waits for a long task; "
+            "the command that started it goes on with it",
+            style="yellow",
+        )
     return line
 
 

@@ -1,4 +1,7 @@
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -28,6 +31,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[SimpleNamespa
         seen.append(SimpleNamespace(campaign=campaign, directory=directory, uri=uri))
         if campaign.seed == 99:
             raise KeyboardInterrupt
+        if campaign.seed == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5.0)
         return SimpleNamespace(summary=lambda: "barrier 0.985 ± 0.012 eV")
 
     loop = ModuleType("tace_al.campaign.loop")
@@ -60,8 +66,9 @@ def test_folder_database_and_machine(tace_al, calls) -> None:
     assert "secret" not in outcome.out + outcome.err
 
 
-def test_ctrl_c_says_that_nothing_is_lost(tace_al, calls) -> None:
-    outcome = tace_al("run", "hydrogen.py", "--set", "seed=99")
+@pytest.mark.parametrize("seed", [99, 15], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_run_says_that_nothing_is_lost(tace_al, calls, seed: int) -> None:
+    outcome = tace_al("run", "hydrogen.py", "--set", f"seed={seed}")
     assert outcome.code == 130 and "the same command goes on" in outcome.out
 
 

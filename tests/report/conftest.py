@@ -94,6 +94,7 @@ def summary() -> CampaignSummary:
         },
         created=START,
         updated=START + timedelta(minutes=9),
+        last_seen=START + timedelta(minutes=9),
         result={
             "reason": "both barriers have converged",
             "seconds": 540.0,

@@ -24,9 +24,15 @@ def test_status_shows_generations_queue_rates_and_failures(summary: CampaignSumm
 
 def test_status_of_a_running_campaign_counts_up_to_now(summary: CampaignSummary) -> None:
     running = dataclasses.replace(summary, state="running", result={}, generations=())
-    text = shown(status_tables(running, now=summary.created + timedelta(hours=2)))
-    assert "running  2 h 00 min" in text
+    text = shown(status_tables(running, now=summary.created + timedelta(minutes=10)))
+    assert "running  10 min 00 s" in text and "no sign of life" not in text
     assert "No generation has been trained yet." in text
+
+
+def test_a_killed_campaign_is_not_shown_as_alive(summary: CampaignSummary) -> None:
+    killed = dataclasses.replace(summary, state="running", result={})
+    text = shown(status_tables(killed, now=summary.created + timedelta(hours=2)))
+    assert "running  9 min 00 s" in text and "no sign of life for 1 h 51 min" in text
 
 
 def test_rates_count_the_last_minutes_only() -> None:
