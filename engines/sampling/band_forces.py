@@ -26,6 +26,30 @@ def path_coordinate(path: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
+def is_folded(path: np.ndarray) -> bool:
+    """Return whether the path turns back on itself at an image, where tangents mean nothing."""
+    return bool(_turned_back(path).any())
+
+
+def unfolded(path: np.ndarray) -> np.ndarray:
+    """Return the path with images at which it turns back moved between their neighbours."""
+    path = np.array(path)
+    for _ in range(10 * len(path)):
+        folds = np.flatnonzero(_turned_back(path))
+        if folds.size == 0:
+            break
+        for index in folds + 1:
+            path[index] = 0.5 * (path[index - 1] + path[index + 1])
+    return path
+
+
+def _turned_back(path: np.ndarray) -> np.ndarray:
+    """Return (images - 2,) booleans: the path turns by more than 90 degrees at an inner image."""
+    segments = np.diff(path, axis=0)
+    backwards: np.ndarray = (segments[1:] * segments[:-1]).sum(axis=(1, 2)) < 0.0
+    return backwards
+
+
 def improved_tangents(path: np.ndarray, energies: np.ndarray) -> np.ndarray:
     """Return (images, atoms, 3) unit tangents; at the ends, along the first and last segment.
 

@@ -3,8 +3,9 @@
 The band is moved on the committee's mean potential, all images in one prediction a step. First it
 settles without climbing, then the highest image climbs to the saddle point (10.1063/1.1329672)
 until the force on it is below `fmax`; the other images only carry it there and may keep up to
-`_LOOSE * fmax`, which spares the long flat ends of a path. Forces and springs: `band_forces.py`;
-first path: `band_path.py`; optimiser: `fire.py`.
+`_LOOSE * fmax`, which spares the long flat ends of a path. A band that folds back on itself is
+straightened there and settles again; it never counts as converged. Forces and springs:
+`band_forces.py`; first path: `band_path.py`; optimiser: `fire.py`.
 
 With thresholds, a band that wanders where the committee breaks down stops at once and comes home as
 it is: labels, not more steps, are what it needs.
@@ -23,8 +24,10 @@ from tace_al.data.frames import bare_copy, fixed_mask
 from tace_al.engines.sampling.band_forces import (
     band_forces,
     improved_tangents,
+    is_folded,
     path_coordinate,
     spring_constants,
+    unfolded,
 )
 from tace_al.engines.sampling.band_path import (
     comparable_ends,
@@ -188,7 +191,7 @@ def _first_path(
         positions = given_path([initial, *path[1:-1], final], settings.num_images)
     push = random_generator(settings.seed, "band").normal(size=positions[1:-1].shape)
     positions[1:-1] += settings.rattle * push * ~fixed_mask(initial)[:, None]
-    return positions
+    return unfolded(positions)
 
 
 @final
@@ -224,12 +227,16 @@ class _Band:
                 break
             forces = self._forces(climbing)
             largest = np.linalg.norm(forces, axis=2).max(axis=1)
-            if settings.climb and not climbing and largest.max() < max(_SETTLED, settings.fmax):
+            settled = largest.max() < max(_SETTLED, settings.fmax) and not is_folded(self.path)
+            if settings.climb and not climbing and settled:
                 climbing, optimiser = True, Fire(_LARGEST_STEP)
                 continue
             if self._converged(largest, climbing) or self.steps >= settings.max_steps:
                 break
-            self.path[1:-1] += optimiser.step(forces)
+            if is_folded(self.path):
+                self.path, climbing, optimiser = unfolded(self.path), False, Fire(_LARGEST_STEP)
+            else:
+                self.path[1:-1] += optimiser.step(forces)
             self.predictions[1:-1] = self._predicted(range(1, len(self.path) - 1))
             self.steps += 1
         return self._result(climbing=climbing, broken=broken, thresholds=thresholds)
@@ -277,6 +284,8 @@ class _Band:
     def _converged(self, largest: np.ndarray, climbing: bool) -> bool:
         """Return whether the (images - 2,) largest forces are small enough."""
         fmax = self.settings.fmax
+        if is_folded(self.path):
+            return False
         if not climbing:
             return not self.settings.climb and bool(largest.max() < fmax)
         top = int(self._energies()[1:-1].argmax())

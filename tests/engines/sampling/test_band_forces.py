@@ -4,8 +4,10 @@ import pytest
 from tace_al.engines.sampling.band_forces import (
     band_forces,
     improved_tangents,
+    is_folded,
     path_coordinate,
     spring_constants,
+    unfolded,
     without_rigid_motion,
 )
 
@@ -78,3 +80,13 @@ def test_rigid_motion_is_taken_out_and_nothing_else(linear: bool) -> None:
     arms = positions - positions.mean(axis=1, keepdims=True)
     assert np.allclose(np.cross(arms, clean).sum(axis=1), 0.0, atol=1e-10)
     assert np.allclose(without_rigid_motion(clean, positions), clean)
+
+
+def test_a_path_that_turns_back_is_straightened_and_a_sound_one_is_not() -> None:
+    path = straight(6)
+    path[2, 0, 0] = 3.5
+    assert is_folded(path)
+    repaired = unfolded(path)
+    assert not is_folded(repaired)
+    assert np.array_equal(repaired[[0, -1]], path[[0, -1]])
+    assert np.array_equal(unfolded(straight(6)), straight(6))
