@@ -126,15 +126,15 @@ def label_saddles(workplace: Workplace, structure: str, reactant_energy: dict[st
     is known there.
     """
     store = workplace.store
+    labels = [label for label in store.labels_of_structure(structure) if label.state == "labelled"]
+    if not labels:
+        return
     for record in store.generations():
         barriers = dict(record.barriers or {})
         for channel, barrier in barriers.items():
             if barrier["saddle"] != structure or barrier["saddle_label"] is not None:
                 continue
-            label = store.labels_of_structure(structure)[0]
-            if label.state != "labelled":
-                continue
-            value = label.energy - reactant_energy[channel]
+            value = labels[0].energy - reactant_energy[channel]
             widened = max(barrier["error_bar"], abs(value - barrier["barrier"]))
             barriers[channel] = {**barrier, "saddle_label": value, "error_bar": widened}
             store.update_generation(record.number, barriers=barriers)

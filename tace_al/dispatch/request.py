@@ -5,6 +5,7 @@ A request's key is the hash of what it asks for: the same question always has th
 answer, once on disk, is never computed again. Arrays travel as files, named by their paths.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -64,7 +65,9 @@ class Request:
         if not kind.replace("_", "").isalnum():
             raise DispatchError(f"a task cannot be of kind {kind!r}; use letters and digits")
         try:
-            key = content_hash([kind, function, dict(payload)])
+            # builtins only: a subclass of dict or list may not unpickle on the other side
+            payload = json.loads(json.dumps(dict(payload), allow_nan=False))
+            key = content_hash([kind, function, payload])
         except (TypeError, ValueError) as error:
             raise DispatchError(
                 f"the payload of a {kind!r} task is not plain ({error}); "

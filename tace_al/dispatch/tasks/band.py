@@ -1,9 +1,9 @@
 """The task that optimises a climbing elastic band on a committee and reads its barrier.
 
-Payload: `models`, `ends` (frame file: initial, final), `path` (frame file of a former band, or
-None), `num_images`, `fmax` (eV/Angstrom), `max_steps`, `rattle`, `seed`, `thresholds` (low,
-high, scale), `energy_scale` and `energy_floor` (of the calibration). Writes the images with what the committee
-says of each; returns the barrier with its error bar as plain numbers.
+Payload: `models`, `ends` (frame file: initial, final), `path` (frame file of a former band or
+None), `num_images`, `fmax` (eV/Angstrom), `max_steps`, `rattle` (Angstrom), `seed`, `thresholds`
+(low, high, scale), `energy_scale` and `energy_floor` (of the calibration). Writes the images with
+what the committee says of each; returns the barrier with its error bar as plain numbers.
 """
 
 from pathlib import Path
