@@ -34,6 +34,7 @@ _DAY_S = 86_400.0
 logger = logging.getLogger(__name__)
 
 
+@final
 @dataclass(kw_only=True, slots=True)
 class _Flight:
     """A request between `submit` and its envelope."""
@@ -90,6 +91,7 @@ class Dispatcher:
         self._closing = False
         self._stall_s = stall_s
         self._next_stall_check = 0.0
+        self._pool_works = False
 
     def __enter__(self) -> Self:
         """Start the executor."""
@@ -246,7 +248,18 @@ class Dispatcher:
     # What follows runs in the serving thread and in Parsl's callbacks.
 
     def _serve(self) -> None:
-        """Submit, repeat and watch until the dispatcher closes or the executor dies."""
+        """Submit, repeat and watch; a bug here becomes an error of `wait`, never a silent hang."""
+        assert self._session is not None
+        try:
+            self._serve_until_broken()
+        except Exception as error:
+            logger.exception("the dispatcher's thread failed")
+            with self._changed:
+                self._break(f"the dispatcher's own thread failed ({error})")
+        if self._broken is not None:
+            self._session.give_up(self._broken)
+
+    def _serve_until_broken(self) -> None:
         assert self._session is not None
         while True:
             failure = self._session.failure()
@@ -256,7 +269,7 @@ class Dispatcher:
                 if failure is not None:
                     self._break(failure)
                 if self._broken is not None:
-                    break
+                    return
                 if self._machine.executor == "threads":
                     self._expire_threads()
                 else:
@@ -267,7 +280,6 @@ class Dispatcher:
                     continue
             for flight in ready:
                 self._send(flight)
-        self._session.give_up(self._broken)
 
     def _take_ready(self) -> list[_Flight]:
         """Return the waiting flights that may start now, marked as running."""
@@ -301,11 +313,19 @@ class Dispatcher:
         with self._changed:
             self._num_running -= 1
             flight.running = False
+            # After a lost pool the next one must prove itself first.
+            self._pool_works = error is None
             if not (flight.landed or self._closing or self._broken is not None):
-                if error is None:
-                    self._land(flight, Envelope.from_dict(future.result()))
-                else:
-                    self._judge(flight, error)
+                try:
+                    if error is None:
+                        self._land(flight, Envelope.from_dict(future.result()))
+                    else:
+                        self._judge(flight, error)
+                except Exception as odd:  # a damaged result file, a worker of another version
+                    request = flight.request
+                    self._land(
+                        flight, failure_envelope(request.kind, request.key, odd, flight.sent)
+                    )
             self._changed.notify_all()
 
     def _judge(self, flight: _Flight, error: BaseException) -> None:
@@ -362,7 +382,8 @@ class Dispatcher:
         Results are taken from disk; a local pool that runs nothing any more is replaced.
         """
         now = time.time()
-        if now < self._next_stall_check:
+        # A pool that has not yet brought a result may just be slow to start.
+        if now < self._next_stall_check or not self._pool_works:
             return
         self._next_stall_check = now + self._stall_s / 6
         flights = [flight for flight in self._flights.values() if flight.running]
@@ -385,7 +406,7 @@ class Dispatcher:
             logger.warning("the pool of workers is stuck and is replaced")
             self._events.append(("pool_replaced", {"waiting": len(overdue)}))
             self._session.restart_pool()
-            self._next_stall_check = now + self._stall_s
+            self._pool_works = False
 
     def _land(self, flight: _Flight, envelope: Envelope) -> None:
         flight.landed = True

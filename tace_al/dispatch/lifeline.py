@@ -20,6 +20,7 @@ import os
 import shlex
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,8 +64,12 @@ class Lifeline:
         marked = ["env", f"{MARK_VARIABLE}={self.mark}"]
         if not self._watched:
             return [*marked, *command]
-        marked.append(f"LIFELINE={self._lock_path}")
-        return [*marked, "setsid", "bash", "-c", f'{_WATCH} exec "$@"', "bash", *command]
+        marked += [f"LIFELINE={self._lock_path}", "setsid"]
+        # A second rope, should the watcher be killed. It breaks with the thread that starts the
+        # command, so it is only used from the thread that lasts as long as the process.
+        if shutil.which("setpriv") and threading.current_thread() is threading.main_thread():
+            marked += ["setpriv", "--pdeathsig", "KILL"]
+        return [*marked, "bash", "-c", f'{_WATCH} exec "$@"', "bash", *command]
 
     def shell_lines(self) -> str:
         """Return shell lines that mark and watch the group of the script they stand in."""
@@ -92,7 +97,7 @@ def marked_processes(mark_prefix: str) -> Iterator[tuple[psutil.Process, str]]:
     for process in psutil.process_iter():
         try:
             mark = process.environ().get(MARK_VARIABLE, "")
-            if mark.startswith(mark_prefix) and process.status() != psutil.STATUS_ZOMBIE:
+            if mark and mark.startswith(mark_prefix) and process.status() != psutil.STATUS_ZOMBIE:
                 yield process, mark
         except (psutil.Error, OSError):
             continue

@@ -10,7 +10,7 @@ import pytest
 
 from tace_al.core.errors import DispatchError
 from tace_al.dispatch.dispatcher import Dispatcher
-from tace_al.dispatch.lifeline import marked_processes
+from tace_al.dispatch.lifeline import folder_mark, marked_processes
 from tace_al.dispatch.machine import machine_from_name
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.dispatch.retry import RetryPolicy
@@ -167,15 +167,27 @@ def test_closing_kills_running_tasks_soon(tmp_path: Path) -> None:
             time.sleep(0.05)
         started = time.monotonic()
     assert time.monotonic() - started < 5.0
-    assert list(marked_processes("")) == [] or not _sleepers("62.5")
+    assert list(marked_processes(f"{folder_mark(tmp_path)}:")) == []
 
 
-def _sleepers(mark: str) -> list[psutil.Process]:
-    found = []
-    for process, _ in marked_processes(""):
-        try:
-            if mark in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+def test_a_bug_in_the_dispatcher_is_an_error_not_a_hang(
+    threads: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(threads, "_take_ready", fail)
+    with pytest.raises(DispatchError, match=r"a bug.*finished work is kept"):
+        threads.submit(probe(value=1))
+        threads.wait(5.0)
+    with pytest.raises(DispatchError, match="a bug"):
+        threads.submit(probe(value=2))
+
+
+def test_an_answer_that_is_no_envelope_is_a_failed_task(
+    threads: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tace_al.dispatch.parsl_session.run_request", lambda *arguments: {"a": 1})
+    request = probe(value="odd")
+    threads.submit(request)
+    assert collect(threads)[request.key].error_kind == "TypeError"

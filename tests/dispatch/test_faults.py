@@ -27,7 +27,7 @@ from tace_al.dispatch.dispatcher import Dispatcher
 from tace_al.dispatch.machine import machine_from_name
 from tace_al.dispatch.request import Request
 
-executors.LOCAL_HEARTBEAT_THRESHOLD_S = 5  # a test's patience
+executors.LOCAL_HEARTBEAT_S, executors.LOCAL_HEARTBEAT_THRESHOLD_S = 1, 3  # a test's patience
 
 def probe(**payload):
     return Request.build("probe", "tace_al.dispatch.tasks.probe:run", payload)
@@ -106,6 +106,17 @@ def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
     assert wait_until(lambda: not ours(tmp_path), 20.0) < 5.0
 
 
+def test_an_interchange_without_its_watcher_dies_too(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path)
+    (interchange,) = psutil.Process(driver.pid).children()
+    for watcher in interchange.children(recursive=True):
+        watcher.kill()
+    driver.kill()
+    driver.communicate()
+    wait_until(lambda: not interchange.is_running(), 5.0)
+    wait_until(lambda: not ours(tmp_path), 5.0)
+
+
 def test_what_escaped_its_group_is_swept_at_the_next_start(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, "spawn")
     wait_until(lambda: any("time.sleep" in command_of(p) for p in ours(tmp_path)), 10.0)
@@ -145,7 +156,7 @@ def test_ctrl_c_ends_everything_quietly(tmp_path: Path) -> None:
 
 
 def test_a_killed_pool_is_replaced_and_its_tasks_repeated(tmp_path: Path) -> None:
-    driver = start_driver(tmp_path, seconds=5.0)
+    driver = start_driver(tmp_path, seconds=3.0)
     pool = [p for p in ours(tmp_path) if "--block_id" in command_of(p)]
     os.killpg(os.getpgid(pool[0].pid), signal.SIGKILL)
     output, errors = finish(driver, 60.0)
@@ -155,7 +166,7 @@ def test_a_killed_pool_is_replaced_and_its_tasks_repeated(tmp_path: Path) -> Non
 
 
 def test_work_that_outlives_its_pool_is_found_not_repeated(tmp_path: Path) -> None:
-    driver = start_driver(tmp_path, seconds=1.5)
+    driver = start_driver(tmp_path, seconds=1.0)
     (pool,) = [p for p in ours(tmp_path) if "--block_id" in command_of(p)]
     pool.kill()  # its workers finish what they do
     output, errors = finish(driver, 60.0)
@@ -183,10 +194,11 @@ def test_the_same_command_again_goes_on(tmp_path: Path) -> None:
 def test_a_pool_locked_by_an_idle_worker_that_was_killed_is_replaced(tmp_path: Path) -> None:
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tace_al.dispatch.executors.LOCAL_HEARTBEAT_THRESHOLD_S", 5)
+        patch.setattr("tace_al.dispatch.executors.LOCAL_HEARTBEAT_S", 1)
+        patch.setattr("tace_al.dispatch.executors.LOCAL_HEARTBEAT_THRESHOLD_S", 3)
         machine = machine_from_name("local", workers=1)
         with Dispatcher(
-            machine, tmp_path, lambda name, fields: events.append(name), stall_s=4.0
+            machine, tmp_path, lambda name, fields: events.append(name), stall_s=2.0
         ) as dispatcher:
             dispatcher.submit(probe(value=1))
             (first,) = dispatcher.wait(20.0)
