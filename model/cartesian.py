@@ -18,6 +18,7 @@ import math
 from functools import cache
 
 import numpy as np
+from torch import Tensor
 
 Polynomial = dict[tuple[int, int, int], float]
 
@@ -30,6 +31,12 @@ def num_components(l_max: int) -> int:
 def degree_slice(l: int) -> slice:
     """Return the columns of degree l on the packed axis."""
     return slice(l * l, (l + 1) ** 2)
+
+
+def split_degrees(features: Tensor) -> tuple[Tensor, ...]:
+    """Return the degrees 0, 1, ... that lie end to end on axis 1, each (atoms, 2l + 1, ...)."""
+    l_max = math.isqrt(features.shape[1]) - 1
+    return features.split([2 * l + 1 for l in range(l_max + 1)], dim=1)
 
 
 def harmonic_norm(l: int) -> float:

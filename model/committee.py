@@ -22,9 +22,10 @@ from tace_al.model.checkpoint import load
 from tace_al.model.prediction import Prediction
 from tace_al.model.tace import NetworkInputs, Tace, edge_forces, edge_stress
 
-STACKED_EDGES = 200
-"""Up to here the cost is the number of operators, and one pass for all members is faster; above it
-is memory traffic, and members one after the other stay in the cache (measured on one core)."""
+STACKED_SIZE = 12_000
+"""Edges times channels. Up to here the cost is the number of operators, and one pass for all
+members is faster; above it is memory traffic, and members one after the other stay in the cache
+(measured on one core)."""
 
 MAXIMUM_EDGES = 20_000
 """Edges of one batch; larger requests are answered in several calls to bound memory."""
@@ -107,7 +108,8 @@ class Committee:
         """Return one prediction for each structure of a batch."""
         inputs = self._skeleton.inputs(graph)
         vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
-        stacked = vectors.shape[0] <= STACKED_EDGES
+        size = vectors.shape[0] * self._skeleton.config.channels
+        stacked = len(self) > 1 and size <= STACKED_SIZE
         evaluate = self._evaluate_stacked if stacked else self._evaluate_in_turn
         node_energy, features, gradient = evaluate(vectors, inputs)
         energy = torch.zeros(

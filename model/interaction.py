@@ -3,7 +3,13 @@
     m_i^{l3} = Lin_{l3} (1/<n>) sum_j sum_paths R_path(r_ij) (h_j^{l1} x Y_{l2}(r_ij))_{l3}
 
 (arXiv 2509.14961). A path is one allowed (l1, l2, l3) of natural parity. The mixing linear, paths
-times channels to channels, comes after the sum over neighbours.
+times channels to channels, comes after the sum over neighbours, and so does the coupling:
+
+    A_i = sum_j Y_{l2}(r_ij) R_path(r_ij) h_j^{l1},   m_i^{l3} = Lin_{l3} C_{l1 l2 l3} A_i / <n>
+
+With every atom given the same number of edge slots, the sum is one small matrix product per atom,
+(2 l2 + 1, slots) x (slots, components and channels), and nothing as large as edges x components x
+channels is scattered or coupled.
 """
 
 import math
@@ -18,23 +24,49 @@ from tace_al.model.radial import RadialNetwork
 
 
 def message_paths(l_feature: int, l_edge: int, l_message: int) -> list[tuple[int, int, int]]:
-    """Return the allowed (l1, l2, l3), ordered by l3."""
+    """Return the allowed (l1, l2, l3), ordered by (l1, l2, l3)."""
     return [
         (l1, l2, l3)
-        for l3 in range(l_message + 1)
         for l1 in range(l_feature + 1)
         for l2 in range(l_edge + 1)
+        for l3 in range(l_message + 1)
         if cartesian.couples(l1, l2, l3)
     ]
 
 
+def message_couplings(
+    paths: list[tuple[int, int, int]], l_message: int
+) -> Float[Tensor, "components rows"]:
+    """Return the matrix that couples the sums of all paths into messages.
+
+    Columns follow the sums: for each (l1, l2) its components m2, then its paths, then m1. Rows lie
+    ordered by (l3, m3, path), so that the mixing linear of a degree reads [2 l3 + 1, paths x
+    channels] without moving anything.
+    """
+    column: dict[tuple[tuple[int, int, int], int, int], int] = {}
+    for l1, l2 in dict.fromkeys(path[:2] for path in paths):
+        for m2 in range(2 * l2 + 1):
+            for path in paths:
+                for m1 in range(2 * l1 + 1):
+                    if path[:2] == (l1, l2):
+                        column[path, m1, m2] = len(column)
+    rows = []
+    for l3 in range(l_message + 1):
+        for m3 in range(2 * l3 + 1):
+            for path in paths:
+                if path[2] == l3:
+                    row = torch.zeros(len(column), dtype=torch.float64)
+                    coupling = cartesian.coupling(*path)[:, :, m3]
+                    for m1 in range(2 * path[0] + 1):
+                        for m2 in range(2 * path[1] + 1):
+                            row[column[path, m1, m2]] = float(coupling[m1, m2])
+                    rows.append(row)
+    return torch.stack(rows)
+
+
 @final
 class SpectralInteraction(nn.Module):
-    """Messages of degree 0..l_message from features of degree 0..l_feature.
-
-    The coupled components lie ordered by (l3, m3, path), so that the mixing linear of a degree
-    reads [2 l3 + 1, paths x channels] without moving anything.
-    """
+    """Messages of degree 0..l_message from features of degree 0..l_feature."""
 
     def __init__(
         self,
@@ -47,32 +79,18 @@ class SpectralInteraction(nn.Module):
         average_neighbours: float,
     ) -> None:
         super().__init__()
-        self.l_message = l_edge
+        paths = message_paths(l_feature, l_edge, l_edge)
+        self.num_paths = len(paths)
+        self.pairs = [
+            (l1, l2, sum(path[:2] == (l1, l2) for path in paths))
+            for l1, l2 in dict.fromkeys(path[:2] for path in paths)
+        ]
+        self.paths_per_degree = [sum(path[2] == l3 for path in paths) for l3 in range(l_edge + 1)]
         norm = torch.tensor(1.0 / average_neighbours, dtype=torch.float64)
         self.register_buffer("inverse_neighbours", norm)  # in the state: members of a committee
         self.inverse_neighbours: Tensor  # may differ in it
-        paths = message_paths(l_feature, l_edge, l_edge)
-        self.paths_per_degree = [
-            sum(path[2] == l3 for path in paths) for l3 in range(self.l_message + 1)
-        ]
-        dim_in, dim_edge = cartesian.num_components(l_feature), cartesian.num_components(l_edge)
-        blocks, path_of_component = [], []
-        for l3 in range(self.l_message + 1):
-            chosen = [(index, path) for index, path in enumerate(paths) if path[2] == l3]
-            for m3 in range(2 * l3 + 1):
-                for index, (l1, l2, _) in chosen:
-                    block = torch.zeros(dim_edge, dim_in, dtype=torch.float64)
-                    coupling = torch.tensor(cartesian.coupling(l1, l2, l3)[:, :, m3].T.copy())
-                    block[cartesian.degree_slice(l2), cartesian.degree_slice(l1)] = coupling
-                    blocks.append(block)
-                    path_of_component.append(index)
-        self.dim_in, self.dim_out = dim_in, len(blocks)
-        stacked = torch.stack(blocks, dim=1).reshape(dim_edge, self.dim_out * dim_in)
-        self.register_buffer("couplings", stacked, persistent=False)
-        self.register_buffer("path_of_component", torch.tensor(path_of_component), persistent=False)
+        self.register_buffer("couplings", message_couplings(paths, l_edge), persistent=False)
         self.couplings: Tensor
-        self.path_of_component: Tensor
-        self.num_paths = len(paths)
         self.radial = RadialNetwork(num_radial, radial_hidden, self.num_paths * channels)
         self.up = nn.Parameter(torch.randn(l_feature + 1, channels, channels))
         self.mix = nn.ParameterList(
@@ -82,30 +100,31 @@ class SpectralInteraction(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "atoms dim_in channels"],
-        harmonics: Float[Tensor, "edges dim_edge"],
-        radial_basis: Float[Tensor, "edges radial"],
-        sender: Int[Tensor, " edges"],
-        receiver: Int[Tensor, " edges"],
+        harmonics: Float[Tensor, "atoms dim_edge slots"],
+        radial_basis: Float[Tensor, "atoms slots radial"],
+        sender: Int[Tensor, "atoms slots"],
     ) -> Float[Tensor, "atoms dim_message channels"]:
-        """Return the messages of every atom."""
-        num_atoms, _, channels = features.shape
+        """Return the messages of every atom; empty slots have a radial basis of zero."""
+        num_atoms, num_slots = sender.shape
+        channels = features.shape[2]
         up = self.up / math.sqrt(channels)
-        features = torch.cat(
-            [features[:, cartesian.degree_slice(l)] @ up[l] for l in range(self.up.shape[0])],
-            dim=1,
-        )
-        weights = self.radial(radial_basis).reshape(-1, self.num_paths, channels)
-        geometry = (harmonics @ self.couplings).reshape(-1, self.dim_out, self.dim_in)
-        coupled = geometry @ features.index_select(0, sender)  # (edges, dim_out, channels)
-        coupled = coupled * weights.index_select(1, self.path_of_component)
-        summed = torch.zeros(
-            num_atoms, self.dim_out, channels, dtype=coupled.dtype, device=coupled.device
-        ).index_add(0, receiver, coupled)
-        summed = summed * self.inverse_neighbours
-        messages, start = [], 0
-        for l3, (count, mix) in enumerate(zip(self.paths_per_degree, self.mix, strict=True)):
-            stop = start + count * (2 * l3 + 1)
-            block = summed[:, start:stop].reshape(num_atoms, 2 * l3 + 1, count * channels)
+        sources = [
+            (degree @ matrix).index_select(0, sender.reshape(-1))
+            for degree, matrix in zip(cartesian.split_degrees(features), up, strict=True)
+        ]
+        angular = cartesian.split_degrees(harmonics)
+        weights = self.radial(radial_basis).reshape(num_atoms, num_slots, -1, 1, channels)
+        counts = [count for _, _, count in self.pairs]
+        sums = []
+        for (l1, l2, _), weight in zip(self.pairs, weights.split(counts, dim=2), strict=True):
+            source = sources[l1].reshape(num_atoms, num_slots, 1, 2 * l1 + 1, channels)
+            carried = (weight * source).reshape(num_atoms, num_slots, -1)
+            total = angular[l2] @ carried if l2 > 0 else carried.sum(dim=1)  # Y_0 = 1
+            sums.append(total.reshape(num_atoms, -1, channels))
+        coupled = (self.couplings * self.inverse_neighbours) @ torch.cat(sums, dim=1)
+        sizes = [count * (2 * l + 1) for l, count in enumerate(self.paths_per_degree)]
+        messages = []
+        for l, (block, mix) in enumerate(zip(coupled.split(sizes, dim=1), self.mix, strict=True)):
+            block = block.reshape(num_atoms, 2 * l + 1, -1)  # (atoms, 2 l + 1, paths * channels)
             messages.append(block @ (mix / math.sqrt(mix.shape[0])))
-            start = stop
         return torch.cat(messages, dim=1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tace_al.model.cartesian import degree_slice
+from tace_al.model.cartesian import split_degrees
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,6 @@ class DegreeLinear(nn.Module):
 
     def __init__(self, l_max: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.l_max = l_max
         self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out))
 
     def forward(
@@ -42,8 +41,8 @@ class DegreeLinear(nn.Module):
     ) -> Float[Tensor, "atoms components channels_out"]:
         """Return the mixed features."""
         weight = self.weight / math.sqrt(self.weight.shape[1])
-        mixed = [features[:, degree_slice(l)] @ weight[l] for l in range(self.l_max + 1)]
-        return torch.cat(mixed, dim=1)
+        degrees = zip(split_degrees(features), weight, strict=True)
+        return torch.cat([degree @ matrix for degree, matrix in degrees], dim=1)
 
 
 @final
@@ -52,7 +51,6 @@ class SpeciesLinear(nn.Module):
 
     def __init__(self, l_max: int, channels: int, num_species: int) -> None:
         super().__init__()
-        self.l_max = l_max
         self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, channels))
 
     def forward(
@@ -61,10 +59,8 @@ class SpeciesLinear(nn.Module):
         """Return the mixed features of atoms sorted by species; higher degrees are left out."""
         weight = self.weight / math.sqrt(self.weight.shape[-1])
         mixed = []
-        for index, block in enumerate(features.split(list(groups.counts))):
+        for matrices, block in zip(weight, features.split(list(groups.counts)), strict=True):
             if block.shape[0]:
-                degrees = [
-                    block[:, degree_slice(l)] @ weight[index, l] for l in range(self.l_max + 1)
-                ]
-                mixed.append(torch.cat(degrees, dim=1))
+                degrees = zip(matrices, split_degrees(block), strict=False)
+                mixed.append(torch.cat([degree @ matrix for matrix, degree in degrees], dim=1))
         return torch.cat(mixed)

@@ -64,15 +64,18 @@ class NetworkInputs:
     ----------
     groups
         Species of the sorted atoms.
-    sender, receiver
-        Sorted places of atoms j and i of each edge.
+    edges
+        Edges that end at each sorted atom, filled up to one length with the number of edges, which
+        stands for no edge.
+    sender
+        Sorted place of the atom where each of them begins.
     place
         Sorted place of each atom of the graph.
     """
 
     groups: SpeciesGroups
-    sender: Int[Tensor, " edges"]
-    receiver: Int[Tensor, " edges"]
+    edges: Int[Tensor, "atoms slots"]
+    sender: Int[Tensor, "atoms slots"]
     place: Int[Tensor, " atoms"]
 
 
@@ -128,7 +131,7 @@ class Tace(nn.Module):
                     for name in config.heads
                 }
             )
-        self.zbl = ZBL(config.numbers) if config.zbl else None
+        self.zbl = ZBL(config.numbers, config.cutoff) if config.zbl else None
         species_of_number = torch.full((119,), -1, dtype=torch.int64)
         species_of_number[torch.tensor(config.numbers)] = torch.arange(num_species)
         self.register_buffer("species_of_number", species_of_number, persistent=False)
@@ -204,10 +207,11 @@ class Tace(nn.Module):
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
         counts = torch.bincount(species, minlength=len(self.config.elements)).tolist()
+        edges = edge_slots(place[graph.receiver], graph.num_atoms)
         return NetworkInputs(
             groups=SpeciesGroups(species=species[order], counts=counts),
-            sender=place[graph.sender],
-            receiver=place[graph.receiver],
+            edges=edges,
+            sender=nn.functional.pad(place[graph.sender], (0, 1))[edges],
             place=place,
         )
 
@@ -222,19 +226,22 @@ class Tace(nn.Module):
         A pure function of the edge vectors r_ij (Angstrom, the network's dtype) and the weights, so
         that `torch.func` transforms apply; `evaluate` is the way to energies, forces and stress.
         """
-        groups, sender, receiver = inputs.groups, inputs.sender, inputs.receiver
-        species = groups.species
-        num_atoms = species.shape[0]
-        r = vectors.norm(dim=1)
+        groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
+        num_atoms, num_slots = sender.shape
+        # an empty slot holds a vector far beyond every cutoff
+        slots = nn.functional.pad(vectors, (0, 0, 0, 1), value=10.0 * self.config.cutoff)
+        slots = slots.index_select(0, inputs.edges.reshape(-1))  # (atoms * slots, 3)
+        r = slots.norm(dim=1)
         envelope = polynomial_cutoff(r, self.config.cutoff)
-        radial = self.radial_basis(r, envelope)
-        harmonics = self.harmonics(vectors / r.unsqueeze(1))
+        radial = self.radial_basis(r, envelope).reshape(num_atoms, num_slots, -1)
+        harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(num_atoms, num_slots, -1)
+        harmonics = harmonics.transpose(1, 2)
         features = self.embedding.index_select(0, species).unsqueeze(1)  # (atoms, 1, channels)
         layer_scalars = []
         for interaction, product, residual in zip(
             self.interactions, self.products, self.residuals, strict=True
         ):
-            message = interaction(features, harmonics, radial, sender, receiver)
+            message = interaction(features, harmonics, radial, sender)
             updated = product(message, groups)
             carried = residual(features, groups)
             if carried.shape[1] < updated.shape[1]:
@@ -242,12 +249,11 @@ class Tace(nn.Module):
                 carried = nn.functional.pad(carried, (0, 0, 0, missing))
             features = (updated + carried) * math.sqrt(0.5)
             layer_scalars.append(features[:, 0])
-        zeros = torch.zeros(num_atoms, dtype=vectors.dtype, device=vectors.device)
-        coordination = zeros.index_add(0, receiver, envelope)
+        coordination = envelope.reshape(num_atoms, num_slots).sum(dim=1)
         energy = self.head(head)(layer_scalars, species, coordination)
         if self.zbl is not None:
-            repulsion = self.zbl(r, species[sender], species[receiver])
-            energy = energy + zeros.index_add(0, receiver, repulsion).double()
+            repulsion = self.zbl(r.reshape(num_atoms, num_slots), species[sender], species)
+            energy = energy + repulsion.sum(dim=1).double()
         return energy, torch.cat(layer_scalars, dim=1)
 
     def evaluate(
@@ -289,6 +295,22 @@ class Tace(nn.Module):
             ),
             descriptors=sorted_descriptors.index_select(0, inputs.place),
         )
+
+
+def edge_slots(receiver: Int[Tensor, " edges"], num_atoms: int) -> Int[Tensor, "atoms slots"]:
+    """Return the edges that end at each atom, in rows of one length.
+
+    Rows are filled with the number of edges; there is at least one column.
+    """
+    num_edges = receiver.shape[0]
+    order = torch.argsort(receiver, stable=True)
+    counts = torch.bincount(receiver, minlength=num_atoms)
+    width = max(int(counts.max()), 1) if num_edges else 1
+    ends = torch.cumsum(counts, dim=0)
+    column = torch.arange(num_edges, device=receiver.device) - (ends - counts)[receiver[order]]
+    slots = torch.full((num_atoms, width), num_edges, device=receiver.device)
+    slots[receiver[order], column] = order
+    return slots
 
 
 def edge_forces(gradient: Float[Tensor, "edges 3"], graph: AtomicGraph) -> Float[Tensor, "atoms 3"]:

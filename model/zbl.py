@@ -4,8 +4,9 @@
     phi(x) = 0.18175 e^{-3.19980 x} + 0.50986 e^{-0.94229 x}
              + 0.28022 e^{-0.40290 x} + 0.02817 e^{-0.20162 x}
 
-switched off smoothly at the sum of the covalent radii R, so that bonds are left to the network and
-colliding atoms never fall into one another. It is not scaled with the network's energy.
+switched off smoothly at the sum of the covalent radii R (at the cutoff where that is shorter), so
+that bonds are left to the network and colliding atoms never fall into one another. It is not scaled with
+the network's energy.
 """
 
 from typing import final
@@ -26,8 +27,9 @@ _DECAYS = (3.19980, 0.94229, 0.40290, 0.20162)
 class ZBL(nn.Module):
     """Pair energy per edge, half of it counted for each direction."""
 
-    def __init__(self, numbers: list[int]) -> None:
+    def __init__(self, numbers: list[int], cutoff: float) -> None:
         super().__init__()
+        self.cutoff = cutoff
         charges = torch.tensor(numbers, dtype=torch.float64)
         radii = torch.tensor([covalent_radii[z] for z in numbers], dtype=torch.float64)
         self.register_buffer("charges", charges, persistent=False)
@@ -39,16 +41,18 @@ class ZBL(nn.Module):
 
     def forward(
         self,
-        r: Float[Tensor, " edges"],
-        sender_species: Int[Tensor, " edges"],
-        receiver_species: Int[Tensor, " edges"],
-    ) -> Float[Tensor, " edges"]:
+        r: Float[Tensor, "atoms slots"],
+        sender_species: Int[Tensor, "atoms slots"],
+        receiver_species: Int[Tensor, " atoms"],
+    ) -> Float[Tensor, "atoms slots"]:
         """Return half the pair energy of each directed edge in eV; distances in Angstrom."""
+        receiver_species = receiver_species.unsqueeze(1)
         scaled = r * (self.screening[sender_species] + self.screening[receiver_species]) / 0.46850
         phi = torch.zeros_like(r)
         for amplitude, decay in zip(_AMPLITUDES, _DECAYS, strict=True):
             phi = phi + amplitude * torch.exp(-decay * scaled)
         charge_product = self.charges[sender_species] * self.charges[receiver_species]
         reach = self.radii[sender_species] + self.radii[receiver_species]
+        reach = reach.clamp(max=self.cutoff)
         envelope = polynomial_cutoff(r, reach)
         return 0.5 * COULOMB_CONSTANT * charge_product / r * phi * envelope

@@ -33,11 +33,11 @@ def frames() -> list[Atoms]:
     return [molecule("H2O"), copper, Atoms("H"), molecule("H2O2"), bulk("Cu")]
 
 
-@pytest.mark.parametrize("stacked_edges", [0, 10**6], ids=["in turn", "stacked"])
+@pytest.mark.parametrize("stacked_size", [0, 10**6], ids=["in turn", "stacked"])
 def test_the_committee_says_what_its_members_say(
-    stacked_edges: int, monkeypatch: pytest.MonkeyPatch
+    stacked_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committee_module, "STACKED_EDGES", stacked_edges)
+    monkeypatch.setattr(committee_module, "STACKED_SIZE", stacked_size)
     members = make_members()
     predictions = Committee(members).predict(frames(), stress=True, descriptors=True)
     for atoms, prediction in zip(frames(), predictions, strict=True):

@@ -13,6 +13,7 @@ CHANNELS = 3
 
 def test_paths_obey_triangle_and_parity() -> None:
     assert message_paths(0, 2, 2) == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
+    assert message_paths(1, 2, 2) == sorted(message_paths(1, 2, 2))
     paths = message_paths(1, 2, 2)
     assert (1, 1, 2) in paths
     assert (1, 1, 1) not in paths
@@ -31,13 +32,14 @@ def test_the_message_is_the_sum_it_says(l_feature: int) -> None:
         radial_hidden=(5,),
         average_neighbours=7.0,
     ).double()
-    sender, receiver = torch.tensor([1, 2, 0, 0]), torch.tensor([0, 0, 1, 2])
+    sender = torch.tensor([[1, 2], [0, 0], [0, 2]])  # the second slot of the second atom is empty
     features = torch.randn(3, (l_feature + 1) ** 2, CHANNELS, **double)
-    harmonics, basis = torch.randn(4, 9, **double), torch.randn(4, 4, **double)
-    message = interaction(features, harmonics, basis, sender, receiver)
+    harmonics, basis = torch.randn(3, 9, 2, **double), torch.randn(3, 2, 4, **double)
+    basis[1, 1], harmonics[:, 0] = 0.0, 1.0
+    message = interaction(features, harmonics, basis, sender)
 
     paths = message_paths(l_feature, 2, 2)
-    radial = interaction.radial(basis).reshape(4, len(paths), CHANNELS)
+    radial = interaction.radial(basis).reshape(3, 2, len(paths), CHANNELS)
     up = interaction.up / math.sqrt(CHANNELS)
     for atom in range(3):
         for l3 in range(3):
@@ -47,11 +49,11 @@ def test_the_message_is_the_sum_it_says(l_feature: int) -> None:
                     continue
                 coupling = torch.tensor(cartesian.coupling(l1, l2, l3).copy())
                 total = torch.zeros(2 * l3 + 1, CHANNELS, **double)
-                for edge in (receiver == atom).nonzero().ravel().tolist():
-                    source = features[sender[edge], cartesian.degree_slice(l1)] @ up[l1]
-                    angular = harmonics[edge, cartesian.degree_slice(l2)]
+                for slot in range(2 if atom != 1 else 1):
+                    source = features[sender[atom, slot], cartesian.degree_slice(l1)] @ up[l1]
+                    angular = harmonics[atom, cartesian.degree_slice(l2), slot]
                     product = torch.einsum("ac,b,abm->mc", source, angular, coupling)
-                    total += radial[edge, index] * product / 7.0
+                    total += radial[atom, slot, index] * product / 7.0
                 per_path.append(total)
             mix = interaction.mix[l3] / math.sqrt(len(per_path) * CHANNELS)
             expected = torch.cat(per_path, dim=1) @ mix

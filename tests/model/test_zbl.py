@@ -9,11 +9,11 @@ from tace_al.core.units import COULOMB_CONSTANT
 from tace_al.model.zbl import ZBL
 
 
-def pair_energy(r: float, first: int = 0, second: int = 1) -> float:
+def pair_energy(r: float, first: int = 0, second: int = 1, *, cutoff: float = 5.0) -> float:
     """Return V(r) of C and Pt from both directed edges."""
-    zbl = ZBL([6, 78])
-    distance = torch.tensor([r, r], dtype=torch.float64)
-    sender, receiver = torch.tensor([first, second]), torch.tensor([second, first])
+    zbl = ZBL([6, 78], cutoff)
+    distance = torch.full((2, 1), r, dtype=torch.float64)
+    sender, receiver = torch.tensor([[first], [second]]), torch.tensor([second, first])
     return zbl(distance, sender, receiver).sum().item()
 
 
@@ -36,4 +36,5 @@ def test_the_published_formula_at_half_an_angstrom() -> None:
 def test_it_is_symmetric_and_leaves_bonds_alone() -> None:
     assert pair_energy(0.7) == pair_energy(0.7, 1, 0)
     assert pair_energy(0.76 + 1.36) == 0.0
+    assert pair_energy(1.99, cutoff=2.0) > 0.0 == pair_energy(2.0, cutoff=2.0)
     assert pair_energy(1.0) > pair_energy(1.2) > pair_energy(1.5) > 0
