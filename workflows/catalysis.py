@@ -73,40 +73,46 @@ def campaign(
     seed
         Of everything random.
     """
-    catalyst: tuple[str, str] | None = None
+    name = reaction
     references: dict[str, float] = {}
     if initial or final:
         name = "reaction" if reaction in REACTIONS else reaction
         ends = {name: own_end_states(initial, final, charge=charge, multiplicity=multiplicity)}
-    elif reaction == "carbonic_acid":
-        ends = {"bare": known.carbonic_acid(), "one_water": known.carbonic_acid_water()}
-        catalyst = ("bare", "one_water")
-        references = {
-            "bare": known.REFERENCE_BARRIERS["carbonic_acid"],
-            "one_water": known.REFERENCE_BARRIERS["carbonic_acid_water"],
-        }
-    elif reaction == "surface_hop":
-        ends, references = (
-            {"surface_hop": known.surface_hop()},
-            {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
-        )
-        labeller = labeller or "emt"
     else:
-        raise ConfigError(
-            f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "
-            "For your own reaction give its end states: --set initial=FILE --set final=FILE"
-        )
+        ends, references = known_end_states(reaction)
+        labeller = labeller or ("emt" if reaction == "surface_hop" else "")
     return barrier_campaign(
-        reaction if not initial else name,
+        name,
         ends,
         fixed=fixed,
         labeller=labeller or "gfn2",
         num_images=num_images,
         machine=machine,
         stopping=Stopping(max_labels=max_labels, max_seconds=60 * max_minutes),
-        catalyst=catalyst,
+        catalyst=("bare", "one_water") if set(ends) == {"bare", "one_water"} else None,
         references=references,
         seed=seed,
+    )
+
+
+def known_end_states(reaction: str) -> tuple[dict[str, EndStates], dict[str, float]]:
+    """Return the channels of a reaction that comes with tace-al and their barriers in eV."""
+    if reaction == "carbonic_acid":
+        return (
+            {"bare": known.carbonic_acid(), "one_water": known.carbonic_acid_water()},
+            {
+                "bare": known.REFERENCE_BARRIERS["carbonic_acid"],
+                "one_water": known.REFERENCE_BARRIERS["carbonic_acid_water"],
+            },
+        )
+    if reaction == "surface_hop":
+        return (
+            {"surface_hop": known.surface_hop()},
+            {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
+        )
+    raise ConfigError(
+        f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "
+        "For your own reaction give its end states: --set initial=FILE --set final=FILE"
     )
 
 
