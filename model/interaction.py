@@ -101,7 +101,7 @@ class SpectralInteraction(nn.Module):
         self,
         features: Float[Tensor, "atoms dim_in channels"],
         harmonics: Float[Tensor, "atoms dim_edge slots"],
-        radial_basis: Float[Tensor, "atoms slots radial"],
+        radial_basis: Float[Tensor, "atoms*slots radial"],
         sender: Int[Tensor, "atoms slots"],
     ) -> Float[Tensor, "atoms dim_message channels"]:
         """Return the messages of every atom; empty slots have a radial basis of zero."""

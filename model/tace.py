@@ -233,7 +233,7 @@ class Tace(nn.Module):
         slots = slots.index_select(0, inputs.edges.reshape(-1))  # (atoms * slots, 3)
         r = slots.norm(dim=1)
         envelope = polynomial_cutoff(r, self.config.cutoff)
-        radial = self.radial_basis(r, envelope).reshape(num_atoms, num_slots, -1)
+        radial = self.radial_basis(r, envelope)
         harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(num_atoms, num_slots, -1)
         harmonics = harmonics.transpose(1, 2)
         features = self.embedding.index_select(0, species).unsqueeze(1)  # (atoms, 1, channels)

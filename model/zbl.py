@@ -5,8 +5,8 @@
              + 0.28022 e^{-0.40290 x} + 0.02817 e^{-0.20162 x}
 
 switched off smoothly at the sum of the covalent radii R (at the cutoff where that is shorter), so
-that bonds are left to the network and colliding atoms never fall into one another. It is not scaled with
-the network's energy.
+that bonds are left to the network and colliding atoms never fall into one another. It is not scaled
+with the network's energy.
 """
 
 from typing import final

@@ -36,10 +36,10 @@ def test_the_message_is_the_sum_it_says(l_feature: int) -> None:
     features = torch.randn(3, (l_feature + 1) ** 2, CHANNELS, **double)
     harmonics, basis = torch.randn(3, 9, 2, **double), torch.randn(3, 2, 4, **double)
     basis[1, 1], harmonics[:, 0] = 0.0, 1.0
-    message = interaction(features, harmonics, basis, sender)
+    message = interaction(features, harmonics, basis.reshape(6, 4), sender)
 
     paths = message_paths(l_feature, 2, 2)
-    radial = interaction.radial(basis).reshape(3, 2, len(paths), CHANNELS)
+    radial = interaction.radial(basis.reshape(6, 4)).reshape(3, 2, len(paths), CHANNELS)
     up = interaction.up / math.sqrt(CHANNELS)
     for atom in range(3):
         for l3 in range(3):
