@@ -30,8 +30,9 @@ class EndStates:
 
     def __init__(self, workplace: Workplace, labelling: Labelling) -> None:
         self.workplace, self.labelling = workplace, labelling
-        self._waiting: dict[str, tuple[Reaction, str]] = {}
+        self._waiting: dict[str, list[tuple[Reaction, str]]] = {}
         self._relaxed: dict[tuple[str, str], Atoms] = {}
+        self._labels: dict[tuple[str, str], str] = {}
 
     @property
     def ready(self) -> bool:
@@ -41,6 +42,10 @@ class EndStates:
     def of(self, channel: str) -> tuple[Atoms, Atoms]:
         """Return initial and final state of a channel."""
         return self._relaxed[channel, "initial"], self._relaxed[channel, "final"]
+
+    def label_key(self, channel: str, end: str) -> str:
+        """Return the key of a relaxed end state's label."""
+        return self._labels[channel, end]
 
     def start(self) -> None:
         """Submit all relaxations; those a former run finished are found on disk."""
@@ -55,12 +60,17 @@ class EndStates:
                     "max_steps": exploration.relax_steps,
                 }
                 request = self.workplace.submit("relax", payload)
-                self._waiting[request.key] = (reaction, end)
+                # channels may share a state: one relaxation then serves them all
+                self._waiting.setdefault(request.key, []).append((reaction, end))
 
     def receive(self, envelope: Envelope) -> None:
-        """Keep a relaxation's labels; queue the seeds when a channel has both its ends."""
-        reaction, end = self._waiting.pop(envelope.key)
+        """Keep a relaxation's labels for every channel that begins or ends there."""
         raise_if_hopeless(envelope)
+        for reaction, end in self._waiting.pop(envelope.key):
+            self._keep(reaction, end, envelope)
+
+    def _keep(self, reaction: Reaction, end: str, envelope: Envelope) -> None:
+        """Keep a relaxation's labels; queue the seeds when a channel has both its ends."""
         if not envelope.ok or envelope.result is None:
             raise failed_task(envelope, f"the {end} state of '{reaction.name}' has no label")
         result = envelope.result
@@ -81,6 +91,7 @@ class EndStates:
                 f"{self.workplace.campaign.exploration.relax_fmax} eV/A after {len(frames)} labels",
             )
         self._relaxed[reaction.name, end] = bare_copy(frames[-1])
+        self._labels[reaction.name, end] = result["labels"][-1]["label_key"]
         if all((reaction.name, other) in self._relaxed for other in ENDS):
             self._queue_seeds(reaction)
 

@@ -33,7 +33,7 @@ from tace_al.campaign.outcome import (
 )
 from tace_al.campaign.workplace import Workplace
 from tace_al.core.atomic_write import require_free_space
-from tace_al.core.errors import ConfigError
+from tace_al.core.errors import ConfigError, RecordNotFound
 from tace_al.dispatch.dispatcher import Dispatcher
 from tace_al.dispatch.request import Envelope
 from tace_al.engines.labelling.catalogue import labeller_from_name
@@ -123,18 +123,21 @@ def _only_run(directory: Path) -> Iterator[None]:
 def _enter(store: Store, campaign: Campaign) -> None:
     """Register the campaign, or check that the one in the directory is the same."""
     content = campaign.model_dump(mode="json")
-    record = store.start_campaign(
+    try:
+        begun_with = store.campaign().config.get("content_key")
+    except RecordNotFound:
+        begun_with = campaign.content_key
+    if begun_with != campaign.content_key:
+        raise ConfigError(
+            f"{store.directory} holds a campaign with other settings; choose another directory "
+            "with --dir, or run with the settings it began with"
+        )
+    store.start_campaign(
         campaign.name,
         {**content, "content_key": campaign.content_key, "reference_barriers": _known(campaign)},
         seed=campaign.seed,
         code_version=__version__,
     )
-    known = record.config.get("content_key")
-    if known != campaign.content_key:
-        raise ConfigError(
-            f"{store.directory} holds a campaign with other settings; choose another directory "
-            "with --dir, or run with the settings it began with"
-        )
 
 
 def _known(campaign: Campaign) -> dict[str, float]:
@@ -204,11 +207,11 @@ class _Loop:
 
     def _anchor(self) -> None:
         """Find the labels of the reactants, from which barriers are measured."""
-        for record in self.workplace.store.labels():
-            origin = self.workplace.store.structure_record(record.structure)
-            if origin.origin.get("kind") == "end_state" and origin.origin.get("end") == "initial":
-                self.anchors[origin.channel] = record.key
-                self.reactant_energy[origin.channel] = record.energy
+        energies = {record.key: record.energy for record in self.workplace.store.labels()}
+        for reaction in self.workplace.campaign.reactions:
+            key = self.end_states.label_key(reaction.name, "initial")
+            self.anchors[reaction.name] = key
+            self.reactant_energy[reaction.name] = energies[key]
 
     def _advance(self) -> str | None:
         """Start whatever can be started; return why the campaign is over, or None."""
