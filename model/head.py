@@ -53,8 +53,8 @@ class Head(nn.Module):
         """
         norm = 1.0 / math.sqrt(self.hidden.shape[0])
         hidden = layer_scalars[-1] @ (self.hidden * norm)
-        hidden = nn.functional.silu(hidden) * SILU_GAIN
-        readout = hidden @ (self.out / math.sqrt(READOUT_WIDTH))
+        gain = SILU_GAIN / math.sqrt(READOUT_WIDTH)
+        readout = nn.functional.silu(hidden) @ (self.out * gain)
         for scalars, weight in zip(layer_scalars[:-1], self.linear, strict=True):
             readout = readout + scalars @ (weight * norm)
         gate = 1.0 - torch.exp(-GATE_RATE * coordination)

@@ -71,10 +71,9 @@ class RadialNetwork(nn.Module):
 
     def forward(self, basis: Float[Tensor, "edges inputs"]) -> Float[Tensor, "edges outputs"]:
         """Return the weights; zero where every input is zero."""
-        hidden = basis
-        last = len(self.weights) - 1
-        for layer, weight in enumerate(self.weights):
-            hidden = hidden @ (weight / math.sqrt(weight.shape[0]))
-            if layer < last:
-                hidden = nn.functional.silu(hidden) * SILU_GAIN
+        first, *others = self.weights
+        hidden = basis @ (first / math.sqrt(first.shape[0]))
+        for weight in others:
+            gain = SILU_GAIN / math.sqrt(weight.shape[0])
+            hidden = nn.functional.silu(hidden) @ (weight * gain)
         return hidden

@@ -35,6 +35,12 @@ class ZBL(nn.Module):
         self.register_buffer("charges", charges, persistent=False)
         self.register_buffer("radii", radii, persistent=False)
         self.register_buffer("screening", charges**0.23, persistent=False)
+        self.register_buffer(
+            "amplitudes", torch.tensor(_AMPLITUDES, dtype=torch.float64), persistent=False
+        )
+        self.register_buffer("decays", torch.tensor(_DECAYS, dtype=torch.float64), persistent=False)
+        self.amplitudes: Tensor
+        self.decays: Tensor
         self.charges: Tensor
         self.radii: Tensor
         self.screening: Tensor
@@ -48,9 +54,7 @@ class ZBL(nn.Module):
         """Return half the pair energy of each directed edge in eV; distances in Angstrom."""
         receiver_species = receiver_species.unsqueeze(1)
         scaled = r * (self.screening[sender_species] + self.screening[receiver_species]) / 0.46850
-        phi = torch.zeros_like(r)
-        for amplitude, decay in zip(_AMPLITUDES, _DECAYS, strict=True):
-            phi = phi + amplitude * torch.exp(-decay * scaled)
+        phi = torch.exp(-scaled.unsqueeze(-1) * self.decays) @ self.amplitudes
         charge_product = self.charges[sender_species] * self.charges[receiver_species]
         reach = self.radii[sender_species] + self.radii[receiver_species]
         reach = reach.clamp(max=self.cutoff)
