@@ -26,9 +26,13 @@ def path_coordinate(path: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def is_folded(path: np.ndarray) -> bool:
-    """Return whether the path turns back on itself at an image, where tangents mean nothing."""
-    return bool(_turned_back(path).any())
+def is_folded(path: np.ndarray, top: int) -> bool:
+    """Return whether the path turns back on itself at image `top` or next to it.
+
+    Elsewhere a sharp turn may be real: at an intermediate state, or where one atom stops and
+    another starts.
+    """
+    return bool(_turned_back(path)[max(top - 2, 0) : top + 1].any())
 
 
 def unfolded(path: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 The band is moved on the committee's mean potential, all images in one prediction a step. First it
 settles without climbing, then the highest image climbs to the saddle point (10.1063/1.1329672)
 until the force on it is below `fmax`; the other images only carry it there and may keep up to
-`_LOOSE * fmax`, which spares the long flat ends of a path. A band that folds back on itself is
-straightened there and settles again; it never counts as converged. Forces and springs:
+`_LOOSE * fmax`, which spares the long flat ends of a path. A band that folds back on itself at
+the top is straightened and settles again; it never counts as converged. Forces and springs:
 `band_forces.py`; first path: `band_path.py`; optimiser: `fire.py`.
 
 With thresholds, a band that wanders where the committee breaks down stops at once and comes home as
@@ -227,13 +227,13 @@ class _Band:
                 break
             forces = self._forces(climbing)
             largest = np.linalg.norm(forces, axis=2).max(axis=1)
-            settled = largest.max() < max(_SETTLED, settings.fmax) and not is_folded(self.path)
+            settled = largest.max() < max(_SETTLED, settings.fmax) and not self._is_folded()
             if settings.climb and not climbing and settled:
                 climbing, optimiser = True, Fire(_LARGEST_STEP)
                 continue
             if self._converged(largest, climbing) or self.steps >= settings.max_steps:
                 break
-            if is_folded(self.path):
+            if self._is_folded():
                 self.path, climbing, optimiser = unfolded(self.path), False, Fire(_LARGEST_STEP)
             else:
                 self.path[1:-1] += optimiser.step(forces)
@@ -281,10 +281,14 @@ class _Band:
         thresholds = thresholds or Thresholds(low=0.0, high=np.inf)
         return max(thresholds.uncertainty(prediction) for prediction in self.predictions)
 
+    def _is_folded(self) -> bool:
+        """Return whether the path turns back at the top, where its tangent is needed most."""
+        return is_folded(self.path, int(self._energies()[1:-1].argmax()) + 1)
+
     def _converged(self, largest: np.ndarray, climbing: bool) -> bool:
         """Return whether the (images - 2,) largest forces are small enough."""
         fmax = self.settings.fmax
-        if is_folded(self.path):
+        if self._is_folded():
             return False
         if not climbing:
             return not self.settings.climb and bool(largest.max() < fmax)

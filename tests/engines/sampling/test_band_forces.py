@@ -85,8 +85,10 @@ def test_rigid_motion_is_taken_out_and_nothing_else(linear: bool) -> None:
 def test_a_path_that_turns_back_is_straightened_and_a_sound_one_is_not() -> None:
     path = straight(6)
     path[2, 0, 0] = 3.5
-    assert is_folded(path)
+    assert is_folded(path, 2)
+    assert is_folded(path, 3)
+    assert not is_folded(path, 5)
     repaired = unfolded(path)
-    assert not is_folded(repaired)
+    assert not any(is_folded(repaired, top) for top in range(1, 5))
     assert np.array_equal(repaired[[0, -1]], path[[0, -1]])
     assert np.array_equal(unfolded(straight(6)), straight(6))
