@@ -10,7 +10,15 @@ from typing import Any, Literal, Self
 import yaml
 from ase import Atoms
 from ase.constraints import FixAtoms
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ase.data import atomic_numbers
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.core.hashing import content_hash
@@ -22,15 +30,17 @@ from tace_al.data.frames import (
     total_charge,
 )
 from tace_al.dispatch.machine import NAME_PATTERN, Machine, machine_from_name
-from tace_al.model.config import PRESETS
+from tace_al.model.config import preset_config
 
 PlainValue = str | int | float | bool | None
+CHANNEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Without dots: channels are keys of documents in the database."""
 
 
 class Part(BaseModel):
-    """Base of every part: frozen, unknown fields refused."""
+    """Base of every part: frozen, unknown fields and numbers that are not finite refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Structure(Part):
@@ -59,6 +69,26 @@ class Structure(Part):
     charge: int = 0
     multiplicity: int = 1
     fixed: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        for symbol in self.symbols:
+            if not atomic_numbers.get(symbol):
+                raise ValueError(f"'{symbol}' is no chemical symbol")
+        if len(self.positions) != len(self.symbols):
+            raise ValueError(
+                f"{len(self.symbols)} symbols and {len(self.positions)} positions; give one "
+                "position an atom"
+            )
+        if len(self.cell) not in (0, 3):
+            raise ValueError(f"cell has {len(self.cell)} rows; give three lattice vectors or none")
+        outside = [index for index in self.fixed if not 0 <= index < len(self.symbols)]
+        if outside:
+            raise ValueError(
+                f"fixed names atom {outside[0]}; the atoms are numbered 0 to "
+                f"{len(self.symbols) - 1}"
+            )
+        return self
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Self:
@@ -102,7 +132,7 @@ class Reaction(Part):
         Known barrier in eV, shown in the report beside the result, never used.
     """
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=CHANNEL_PATTERN)
     initial: Structure
     final: Structure
     num_images: int = Field(default=9, ge=5, le=41)
@@ -118,6 +148,8 @@ class Reaction(Part):
         for field in ("charge", "multiplicity", "pbc", "fixed"):
             if getattr(self.initial, field) != getattr(self.final, field):
                 raise ValueError(f"the end states of '{self.name}' differ in {field}")
+        if any(self.initial.pbc) and self.initial.cell != self.final.cell:
+            raise ValueError(f"the end states of '{self.name}' differ in cell")
         return self
 
 
@@ -162,10 +194,14 @@ class ModelChoice(Part):
 
     @model_validator(mode="after")
     def _check_preset(self) -> Self:
-        if self.preset not in PRESETS:
-            raise ValueError(
-                f"unknown preset '{self.preset}'.{nearest_names(self.preset, PRESETS)}"
-            )
+        try:
+            preset_config(self.preset, **{"elements": ("H",), **self.options})
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        except TypeError as error:
+            raise ValueError(f"an option of the model is of the wrong kind: {error}") from error
+        if "elements" in self.options:
+            raise ValueError("the elements of a model are those of its reactions; leave them out")
         return self
 
 
@@ -193,7 +229,7 @@ class Exploration(Part):
         Displaced copies of each end state at the start, and their displacement in Angstrom.
     """
 
-    temperatures: tuple[float, ...] = (300.0, 500.0, 700.0)
+    temperatures: tuple[PositiveFloat, ...] = Field(default=(300.0, 500.0, 700.0), min_length=1)
     walkers: int = Field(default=2, ge=0)
     steps: int = Field(default=200, ge=1)
     timestep_fs: float = Field(default=0.5, gt=0)
@@ -230,6 +266,15 @@ class Acquisition(Part):
     audit_share: float = Field(default=0.05, ge=0, le=1)
     calibration_share: float = Field(default=0.2, ge=0, lt=1)
     target_coverage: float = Field(default=0.9, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_band(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(
+                f"low = {self.low} and high = {self.high} eV/A; frames between the two are "
+                "labelled, so low must be the smaller"
+            )
+        return self
 
 
 class Stopping(Part):
@@ -315,7 +360,12 @@ class Campaign(Part):
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return a sentence for each problem, naming the nearest valid field for unknown ones."""
     sentences = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        if problem["type"] == "too_short" and any(
+            len(other["loc"]) > len(problem["loc"]) for other in problems
+        ):
+            continue  # pydantic counts only the items that were right
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             owner = _owner(model, problem["loc"][:-1])
