@@ -14,7 +14,7 @@ from ase import Atoms
 from tace_al.campaign.config import Reaction
 from tace_al.campaign.labelling import Labelling
 from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
-from tace_al.core.errors import LabellerError
+from tace_al.core.errors import LabellerError, StructureError
 from tace_al.core.random_generators import random_generator
 from tace_al.data.frames import bare_copy, fixed_mask, read_frames
 from tace_al.dispatch.request import Envelope
@@ -22,6 +22,8 @@ from tace_al.engines.labelling.isolated import isolated_atom
 from tace_al.engines.sampling.band_path import comparable_ends, interpolated_path
 
 ENDS = ("initial", "final")
+SAME_STATE = 0.05
+"""Angstrom; end states without an atom that moves further are one state."""
 
 
 @final
@@ -107,7 +109,15 @@ class EndStates:
                 origin: dict[str, str | int] = {"kind": "rattle", "end": end, "copy": copy}
                 atoms = rattled(state, campaign.exploration.rattle, generator)
                 self._queue(atoms, reaction.name, origin)
-        path = interpolated_path(initial, comparable_ends(initial, final), reaction.num_images)
+        last = comparable_ends(initial, final)
+        largest = float(np.linalg.norm(last - initial.positions, axis=1).max())
+        if largest < SAME_STATE:
+            raise StructureError(
+                f"the end states of '{reaction.name}' relax to the same structure (no atom of one "
+                f"lies more than {largest:.3f} A from its place in the other); start the one that "
+                "moved over nearer to its own minimum"
+            )
+        path = interpolated_path(initial, last, reaction.num_images)
         for image, positions in enumerate(path[1:-1], start=1):
             atoms = bare_copy(initial)
             atoms.set_positions(positions, apply_constraint=False)
