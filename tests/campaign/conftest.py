@@ -113,9 +113,9 @@ def finished_campaign(campaign: Campaign, directory: Path) -> Iterator[Finished]
 @pytest.fixture(scope="session")
 def finished_in_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Return a campaign of three generations that ran in threads: read it, never change it."""
-    # audits and a low threshold, so that every kind of candidate occurs
+    # many audits, so that every kind of candidate occurs
     campaign = ammonia(
-        acquisition={"audit_share": 0.3, "low": 0.1},
+        acquisition={"audit_share": 0.6, "low": 1.2},
         stopping={"max_labels": 60, "max_generations": 3},
     )
     yield from finished_campaign(campaign, tmp_path_factory.mktemp("threads") / "ammonia")
