@@ -95,7 +95,8 @@ class EpochReport:
 class TrainingResult:
     """The best model and how it got there.
 
-    `stopped` is "epochs", "time", "patience" or "diverged".
+    `stopped` is "epochs", "time", "patience", "diverged" or "interrupted" (Ctrl-C after one good
+    epoch: the best weights so far are kept).
     """
 
     model: Tace
@@ -147,7 +148,13 @@ def train(
     history: list[EpochReport] = []
     stopped = ""
     for epoch in range(options.epochs):
-        loss = run.epoch(parts, epoch)
+        try:
+            loss = run.epoch(parts, epoch)
+        except KeyboardInterrupt:
+            if run.best_epoch < 0:
+                raise
+            stopped = "interrupted"
+            break
         validation_loss = run.validate(held_out) if held_out and math.isfinite(loss) else loss
         better = run.judge(validation_loss, epoch)
         history.append(run.report(epoch, loss, validation_loss))

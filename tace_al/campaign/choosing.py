@@ -2,7 +2,9 @@
 
 When a generation's exploration is in, everything that waits is looked at again by the committee
 that serves now: frames it knows by now expire, near-duplicates are rejected, and the budget of the
-generation goes to the uncertain and different ones, shared among the channels.
+generation goes to the uncertain and different ones, shared among the channels. Up to half of it is
+kept for images of the bands: the barrier is what the campaign is for, and hot dynamics is always
+more uncertain.
 """
 
 from pathlib import Path
@@ -95,13 +97,23 @@ class Choosing:
             channel: descriptors[number:][owners == channel] for channel in set(owners.tolist())
         }
         budget = min(acquisition.per_generation, max(self.labelling.remaining, 0))
-        selection = select(candidates, budget, covered=covered)
-        for key in selection.duplicates:
+        kinds = {c.key: store.structure_record(c.key).origin.get("kind") for c in candidates}
+        on_band = [candidate for candidate in candidates if kinds[candidate.key] == "neb"]
+        first = select(on_band, budget // 2, covered=covered)
+        taken = {*first.chosen, *first.duplicates}
+        rest = [candidate for candidate in candidates if candidate.key not in taken]
+        for candidate in candidates:
+            if candidate.key in first.chosen:
+                former = covered.get(candidate.channel, np.zeros((0, descriptors.shape[1])))
+                covered[candidate.channel] = np.vstack([former, candidate.descriptor])
+        second = select(rest, budget - len(first.chosen), covered=covered)
+        for key in (*first.duplicates, *second.duplicates):
             store.move_candidate(key, source="flagged", target="rejected", reason="duplicate")
         ranks = {candidate.key: candidate.uncertainty for candidate in candidates}
-        for key in selection.chosen:
+        chosen = (*first.chosen, *second.chosen)
+        for key in chosen:
             store.move_candidate(key, source="flagged", target="queued", priority=ranks[key])
-        self._finish(serving, {"flagged": number, "chosen": len(selection.chosen)})
+        self._finish(serving, {"flagged": number, "chosen": len(chosen)})
 
     def _finish(self, serving: Serving, outcome: dict[str, int]) -> None:
         """Remember that this generation has chosen."""

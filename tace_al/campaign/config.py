@@ -185,7 +185,7 @@ class ModelChoice(Part):
     members: int = Field(default=4, ge=2, le=16)
     first_epochs: int = Field(default=150, ge=1)
     epochs: int = Field(default=60, ge=1)
-    seconds: float = Field(default=120.0, gt=0)
+    seconds: float = Field(default=60.0, gt=0)
     batch_size: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=0.02, gt=0)
     warm_learning_rate: float = Field(default=0.01, gt=0)
@@ -229,7 +229,7 @@ class Exploration(Part):
         Displaced copies of each end state at the start, and their displacement in Angstrom.
     """
 
-    temperatures: tuple[PositiveFloat, ...] = Field(default=(300.0, 500.0, 700.0), min_length=1)
+    temperatures: tuple[PositiveFloat, ...] = Field(default=(300.0, 450.0, 600.0), min_length=1)
     walkers: int = Field(default=2, ge=0)
     steps: int = Field(default=200, ge=1)
     timestep_fs: float = Field(default=0.5, gt=0)
@@ -262,7 +262,7 @@ class Acquisition(Part):
 
     low: float = Field(default=0.25, gt=0)
     high: float = Field(default=8.0, gt=0)
-    per_generation: int = Field(default=20, ge=1)
+    per_generation: int = Field(default=30, ge=1)
     audit_share: float = Field(default=0.05, ge=0, le=1)
     calibration_share: float = Field(default=0.2, ge=0, lt=1)
     target_coverage: float = Field(default=0.9, gt=0, lt=1)

@@ -110,9 +110,7 @@ class Generations:
         self._done = {}
         for index in range(choice.members):
             seed = random_seed(campaign.seed, "member", number, index)
-            generator = random_generator(seed, "bootstrap")
-            num_validation = round(choice.validation_share * len(movable))
-            validation = sorted(generator.permutation(movable)[:num_validation].tolist())
+            validation = [i for i in movable if self._is_kept_aside(index, label_keys[i])]
             training = [i for i in range(len(frames)) if i not in set(validation)]
             parent = next((model for model in parents if model.member == index), None)
             order = [label_keys[i] for i in (*training, *validation)]
@@ -138,6 +136,15 @@ class Generations:
             self._submit(
                 _Member(index=index, attempt=0, payload=payload, training_set=training_set)
             )
+
+    def _is_kept_aside(self, member: int, label_key: str) -> bool:
+        """Return whether a member validates on a label, in this and every later generation.
+
+        A warm-started member must not be judged on labels that its parent was trained on.
+        """
+        campaign = self.workplace.campaign
+        lot = random_generator(campaign.seed, "bootstrap", member, label_key).random()
+        return bool(lot < campaign.model.validation_share)
 
     def _options(self, *, warm: bool, seed: int) -> dict[str, Any]:
         """Return the training options of a cold or warm start."""

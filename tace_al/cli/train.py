@@ -98,12 +98,14 @@ def check_target(out: Path, *, device: str, threads: int) -> None:
     import torch
 
     from tace_al.cli.evaluate import check_device
+    from tace_al.core.allocator import keep_freed_memory
     from tace_al.core.atomic_write import require_free_space
 
     check_device(device)
     if out.is_dir():
         raise DataError(f"{out} is a folder; name a file to write, such as {out / 'model.tace'}")
     require_free_space(out.absolute().parent)
+    keep_freed_memory()
     torch.set_num_threads(threads)
 
 

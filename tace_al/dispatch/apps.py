@@ -21,6 +21,7 @@ from typing import Any, final
 
 import psutil
 
+from tace_al.core.allocator import keep_freed_memory
 from tace_al.core.errors import DispatchError, LabelFailed, StorageFull
 from tace_al.dispatch.request import FUNCTION_PREFIX, Envelope
 from tace_al.dispatch.result_files import (
@@ -81,6 +82,8 @@ def run_request(
     scratch: Path | None = None
     deadline = _Deadline(request, root) if own_process and request["timeout_s"] else None
     try:
+        if own_process:
+            keep_freed_memory()
         pin_threads(num_threads)
         finished = read_result(root, kind, key)
         if finished is not None:
