@@ -6,6 +6,7 @@ that file to label), `labels_dir` (folder of the label files, shared by all batc
 that cannot be labelled is data with a kind, never an error of the task.
 """
 
+import errno
 import json
 import threading
 import time
@@ -15,7 +16,14 @@ from typing import Any
 
 from ase import Atoms
 
-from tace_al.core.errors import DataError, LabelFailed, StructureError, TaceError
+from tace_al.core.errors import (
+    DataError,
+    LabelFailed,
+    LabellerMissing,
+    StorageFull,
+    StructureError,
+    TaceError,
+)
 from tace_al.core.labels import Label, Setting, label_key
 from tace_al.data.frames import read_frames, structure_key
 from tace_al.dispatch.label_file import LabelFailure, label_path, read_label, write_label
@@ -118,6 +126,18 @@ def label_or_failure(
         kind, message = "structure", str(error)
     except (TaceError, MemoryError):
         raise
+    except ImportError as error:  # every other structure would meet it too
+        raise LabellerMissing(
+            f"the labeller lacks a package where it runs: {error}; install it and run the same "
+            "command again"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"the labeller has no room left to write: {error}; free some space and run the "
+                "same command again, nothing was lost"
+            ) from error
+        kind, message = "crash", f"the labeller raised {type(error).__name__}: {error}"
     except Exception as error:  # any code may sit behind a labeller; one crash is one failed label
         kind, message = "crash", f"the labeller raised {type(error).__name__}: {error}"
     return LabelFailure(

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from tace_al.core.errors import DataError
+from tace_al.core.errors import DataError, LabellerMissing, StorageFull
 from tace_al.core.labels import Label
 from tace_al.data.frames import structure_key, write_frames
 from tace_al.dispatch.label_file import LabelFailure, read_label
@@ -70,3 +71,24 @@ def test_a_structure_that_is_not_in_the_file(tmp_path: Path) -> None:
     content = payload(tmp_path) | {"keys": ["0" * 32]}
     with pytest.raises(DataError, match="lacks 1 of the 1"):
         run(content, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ModuleNotFoundError("no module named 'tblite'"), LabellerMissing),
+        (OSError(errno.ENOSPC, "No space left on device"), StorageFull),
+    ],
+)
+def test_what_no_other_structure_could_get_round_is_no_failed_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[Exception]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    content = payload(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(label_task, "guarded_label", fail)
+        with pytest.raises(expected, match="same command again"):
+            run(content, tmp_path)
+    assert [entry["ok"] for entry in run(content, tmp_path)["labels"]] == [True, False, False]
