@@ -132,6 +132,12 @@ def barrier_campaign(
     """Return a campaign for the barriers between pairs of end states, by channel name."""
     channels = []
     for channel, (initial, final) in ends.items():
+        outside = [index for index in fixed if not 0 <= index < len(initial)]
+        if outside:
+            raise ConfigError(
+                f"fixed names atom {outside[0]}; the atoms of '{channel}' are numbered 0 to "
+                f"{len(initial) - 1}"
+            )
         for atoms in (initial, final):
             if fixed:
                 atoms.set_constraint([*atoms.constraints, FixAtoms(indices=list(fixed))])
