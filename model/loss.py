@@ -19,7 +19,7 @@ from tace_al.model.tace import TaceOutput
 class LossWeights:
     """Weights of energy per atom (1/eV^2), forces (A^2/eV^2) and virial per atom (1/eV^2)."""
 
-    energy: float = 20.0
+    energy: float = 4.0
     forces: float = 1.0
     stress: float = 10.0
 

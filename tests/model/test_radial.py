@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from tace_al.model.radial import SILU_GAIN, BesselBasis, RadialNetwork, polynomial_cutoff
+from tace_al.model.radial import (
+    BASIS_GAIN,
+    SILU_GAIN,
+    BesselBasis,
+    RadialNetwork,
+    polynomial_cutoff,
+)
 
 CUTOFF = 5.0
 
@@ -54,7 +60,7 @@ def test_the_network_is_zero_where_the_basis_is() -> None:
 
 def test_the_network_keeps_unit_variance() -> None:
     torch.manual_seed(0)
-    outputs = RadialNetwork(64, (64, 64, 64), 64)(torch.randn(2000, 64))
+    outputs = RadialNetwork(64, (64, 64, 64), 64)(torch.randn(2000, 64) / BASIS_GAIN)
     assert outputs.std().item() == pytest.approx(1.0, abs=0.3)
     assert pytest.approx(1.0, abs=0.01) == SILU_GAIN * math.sqrt(
         torch.nn.functional.silu(torch.randn(400_000)).square().mean().item()

@@ -165,8 +165,7 @@ def test_a_diverging_rate_keeps_the_last_good_weights(
     wild = replace(BRIEF, epochs=12, learning_rate=1e4, warmup=0.99, clip_norm=math.inf)
     with caplog.at_level(logging.WARNING):
         result = train(frames, held_out, config=WATER, options=wild, start=good.model)
-    assert torch.isfinite(weights(result)).all()
-    assert force_error(result, held_out) < force_size(held_out)
+    assert torch.equal(weights(result), weights(good))
     assert "back to the best weights" in caplog.text
 
 
