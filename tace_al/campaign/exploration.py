@@ -95,7 +95,8 @@ class Exploration:
         chunk = store.chunk(envelope.key)
         if not envelope.ok or envelope.result is None:
             store.log("warning", f"{walker} failed: {envelope.error_message}")
-            if not any(other.frames_path for other in store.chunks()):
+            others = [other for other in store.chunks() if other.key != envelope.key]
+            if not any(other.frames_path or other.state == "running" for other in others):
                 raise failed_task(envelope, "nothing can be explored")
             failure = {**chunk.summary, "failure": envelope.error_message}
             store.move_chunk(envelope.key, source="running", target="broken", summary=failure)

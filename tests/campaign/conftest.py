@@ -116,6 +116,7 @@ def finished_in_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fi
     # many audits, so that every kind of candidate occurs
     campaign = ammonia(
         acquisition={"audit_share": 0.6, "low": 1.2},
+        model={"validation_share": 0.3},
         stopping={"max_labels": 60, "max_generations": 3},
     )
     yield from finished_campaign(campaign, tmp_path_factory.mktemp("threads") / "ammonia")

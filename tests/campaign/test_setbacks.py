@@ -1,0 +1,95 @@
+"""Tasks that fail and committees that lose: setbacks that a campaign must get over by itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tace_al.campaign.generations import Generations
+from tace_al.core.errors import TaceError
+from tace_al.dispatch.tasks import band, langevin, train
+from tace_al.store.store import Store
+
+pytestmark = [pytest.mark.campaign, pytest.mark.slow]
+
+
+@pytest.fixture
+def quick_campaign(tiny_campaign: Any) -> Any:
+    """Return a campaign of three short generations."""
+    return tiny_campaign(
+        model={"first_epochs": 5, "epochs": 3},
+        exploration={"walkers": 1, "steps": 5, "band_steps": 5, "num_rattled": 2},
+        stopping={"max_generations": 3},
+    )
+
+
+def test_a_generation_that_loses_does_not_serve(
+    run: Any, tmp_path: Path, quick_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(generations: Generations, probe: dict[str, float]) -> bool:
+        return generations.number != 2
+
+    monkeypatch.setattr(Generations, "_no_worse_than_serving", judge)
+    run(quick_campaign, tmp_path)
+    with Store.open(tmp_path, create=False) as store:
+        states = {generation.number: generation.state for generation in store.generations()}
+        assert states == {1: "retired", 2: "rejected", 3: "serving"}
+        # the next one begins anew instead of from the weights that lost
+        assert all(not store.model(key).parents for key in store.generation(3).models)
+        assert all(chunk.generation != 2 for chunk in store.chunks())
+
+
+def test_a_member_that_fails_is_trained_again_from_another_seed(
+    run: Any, tmp_path: Path, quick_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    original = train.run
+
+    def fail_first(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+        if payload["metadata"]["generation"] == 2 and payload["metadata"]["member"] == 0:
+            seeds.append(payload["options"]["seed"])
+            if len(seeds) == 1:
+                raise RuntimeError("a cosmic ray")
+        return original(payload, folder)
+
+    monkeypatch.setattr(train, "run", fail_first)
+    run(quick_campaign, tmp_path)
+    assert len(seeds) == 2 and seeds[0] != seeds[1]
+    with Store.open(tmp_path, create=False) as store:
+        assert any("cosmic ray" in event.message for event in store.events(kind="warning"))
+        (anew,) = (model for model in store.models(2) if model.member == 0)
+        assert anew.seed == seeds[1] and not anew.parents
+        (warm,) = (model for model in store.models(2) if model.member == 1)
+        assert warm.parents
+
+
+def test_walkers_that_fail_leave_the_band(
+    run: Any, tmp_path: Path, quick_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+        raise RuntimeError("the walker fell")
+
+    monkeypatch.setattr(langevin, "run", fail)
+    result, _ = run(quick_campaign, tmp_path)
+    assert "inversion" in result.barriers
+    with Store.open(tmp_path, create=False) as store:
+        walkers = store.chunks(kind="md")
+        assert walkers and all(chunk.state == "broken" for chunk in walkers)
+        assert any("the walker fell" in event.message for event in store.events(kind="warning"))
+
+
+def test_nothing_left_to_explore_with_is_an_error_and_the_same_command_goes_on(
+    run: Any, tmp_path: Path, quick_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+        raise RuntimeError("no way out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(langevin, "run", fail)
+        patch.setattr(band, "run", fail)
+        with pytest.raises(TaceError, match=r"no way out.*nothing can be explored"):
+            run(quick_campaign, tmp_path)
+    with Store.open(tmp_path, create=False) as store:
+        assert store.campaign().state == "failed"
+    result, _ = run(quick_campaign, tmp_path)
+    assert result.num_labels > 0
