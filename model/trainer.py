@@ -68,7 +68,7 @@ class TrainingOptions:
     epochs: int = 200
     time_limit_s: float = math.inf
     batch_size: int = 8
-    learning_rate: float = 0.02
+    learning_rate: float = 0.03
     final_rate: float = 0.01
     warmup: float = 0.02
     weights: LossWeights = field(default_factory=LossWeights)
