@@ -44,6 +44,7 @@ def force_size(frames: list[Atoms]) -> float:
     return 1e3 * float(np.sqrt(np.mean(forces**2)))
 
 
+@pytest.mark.slow
 def test_it_learns_energies_and_forces(make_molecules: Maker) -> None:
     frames, held_out = make_molecules(40, 0), make_molecules(20, 1)
     frames += [isolated("H", -3.0), isolated("O", -3.0)]
