@@ -33,6 +33,7 @@ from tace_al.workflows import reactions as known
 EndStates = tuple[Atoms, Atoms]
 
 REACTIONS = ("carbonic_acid", "surface_hop")
+KNOWN_MINUTES = 12.0
 
 
 def campaign(
@@ -47,7 +48,7 @@ def campaign(
     num_images: int = 9,
     machine: str = "local",
     max_labels: int = 300,
-    max_minutes: float = 60.0,
+    max_minutes: float = 0.0,
     seed: int = 0,
 ) -> Campaign:
     """Return the campaign.
@@ -69,7 +70,7 @@ def campaign(
     machine
         "local", "threads" or "slurm".
     max_labels, max_minutes
-        Budgets.
+        Budgets; 0 minutes means 12 for the reactions that come along, no limit for your own.
     seed
         Of everything random.
     """
@@ -81,6 +82,7 @@ def campaign(
     else:
         ends, references = known_end_states(reaction)
         labeller = labeller or ("emt" if reaction == "surface_hop" else "")
+        max_minutes = max_minutes or KNOWN_MINUTES
     return barrier_campaign(
         name,
         ends,
@@ -88,7 +90,7 @@ def campaign(
         labeller=labeller or "gfn2",
         num_images=num_images,
         machine=machine,
-        stopping=Stopping(max_labels=max_labels, max_seconds=60 * max_minutes),
+        stopping=Stopping(max_labels=max_labels, max_seconds=60 * max_minutes or None),
         catalyst=("bare", "one_water") if set(ends) == {"bare", "one_water"} else None,
         references=references,
         seed=seed,

@@ -14,7 +14,7 @@ def campaign(
     num_images: int = 9,
     machine: str = "local",
     max_labels: int = 200,
-    max_minutes: float = 60.0,
+    max_minutes: float = 12.0,
     seed: int = 0,
 ) -> Campaign:
     """Return the campaign; the arguments are those of `catalysis.campaign`."""

@@ -187,9 +187,9 @@ class ModelChoice(Part):
     epochs: int = Field(default=60, ge=1)
     seconds: float = Field(default=60.0, gt=0)
     batch_size: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=0.02, gt=0)
-    warm_learning_rate: float = Field(default=0.01, gt=0)
-    energy_weight: float = Field(default=20.0, gt=0)
+    learning_rate: float = Field(default=0.04, gt=0)
+    warm_learning_rate: float = Field(default=0.02, gt=0)
+    energy_weight: float = Field(default=4.0, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=0.5)
 
     @model_validator(mode="after")
@@ -261,7 +261,7 @@ class Acquisition(Part):
     """
 
     low: float = Field(default=0.25, gt=0)
-    high: float = Field(default=8.0, gt=0)
+    high: float = Field(default=6.0, gt=0)
     per_generation: int = Field(default=30, ge=1)
     audit_share: float = Field(default=0.05, ge=0, le=1)
     calibration_share: float = Field(default=0.2, ge=0, lt=1)

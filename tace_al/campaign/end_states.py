@@ -1,7 +1,7 @@
 """The first thing a campaign does: end states relaxed by the labeller, and the frames around them.
 
 Every step of a relaxation is a label and is kept. Around the relaxed states lie the seeds of the
-first training set: rattled copies and the interpolated path.
+first training set: rattled copies, and the interpolated path with a rattled copy of every image.
 """
 
 from collections.abc import Mapping
@@ -122,6 +122,9 @@ class EndStates:
             atoms = bare_copy(initial)
             atoms.set_positions(positions, apply_constraint=False)
             self._queue(atoms, reaction.name, {"kind": "path", "image": image})
+            generator = random_generator(campaign.seed, "rattle", reaction.name, image)
+            atoms = rattled(atoms, campaign.exploration.rattle, generator)
+            self._queue(atoms, reaction.name, {"kind": "rattle", "image": image})
 
     def _queue(self, atoms: Atoms, channel: str, origin: Mapping[str, str | int]) -> None:
         """Put a seed into the queue of labels."""

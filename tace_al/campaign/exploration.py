@@ -18,6 +18,7 @@ from tace_al.core.random_generators import random_generator, random_seed
 from tace_al.data.frames import bare_copy, read_frames
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.selection.acquisition import is_audit
+from tace_al.selection.calibration import PRIOR_SCALE
 
 EXTRA_CHUNKS = 4
 """Further chunks a walker may run while the next generation trains."""
@@ -184,12 +185,16 @@ class Exploration:
         )
 
     def _thresholds(self, serving: Serving) -> dict[str, float]:
-        """Return the band of the serving committee for the workers."""
-        acquisition = self.workplace.campaign.acquisition
+        """Return the band of the serving committee for the workers.
+
+        A scale read off two or three structures can be anything; until it is reliable the prior
+        stands in for it, so that one outlier does not stop every walker at its first step.
+        """
+        acquisition, calibration = self.workplace.campaign.acquisition, serving.calibration
         return {
             "low": acquisition.low,
             "high": acquisition.high,
-            "scale": serving.calibration.scale,
+            "scale": calibration.scale if calibration.reliable else PRIOR_SCALE,
         }
 
     def _submit_band(self, reaction: Reaction, walker: str, serving: Serving) -> None:

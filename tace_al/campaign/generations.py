@@ -110,7 +110,7 @@ class Generations:
         self._done = {}
         for index in range(choice.members):
             seed = random_seed(campaign.seed, "member", number, index)
-            validation = [i for i in movable if self._is_kept_aside(index, label_keys[i])]
+            validation = self._kept_aside(index, {i: label_keys[i] for i in movable})
             training = [i for i in range(len(frames)) if i not in set(validation)]
             parent = next((model for model in parents if model.member == index), None)
             order = [label_keys[i] for i in (*training, *validation)]
@@ -137,14 +137,22 @@ class Generations:
                 _Member(index=index, attempt=0, payload=payload, training_set=training_set)
             )
 
-    def _is_kept_aside(self, member: int, label_key: str) -> bool:
-        """Return whether a member validates on a label, in this and every later generation.
+    def _kept_aside(self, member: int, label_keys: dict[int, str]) -> list[int]:
+        """Return the places of the labels that a member validates on, at least one of three.
 
-        A warm-started member must not be judged on labels that its parent was trained on.
+        Each label draws its lot once and for all: a warm-started member must not be judged on
+        labels that its parent was trained on.
         """
         campaign = self.workplace.campaign
-        lot = random_generator(campaign.seed, "bootstrap", member, label_key).random()
-        return bool(lot < campaign.model.validation_share)
+        lots = {
+            place: float(random_generator(campaign.seed, "bootstrap", member, key).random())
+            for place, key in label_keys.items()
+        }
+        share = campaign.model.validation_share
+        kept = [place for place, lot in lots.items() if lot < share]
+        if share > 0 and len(lots) >= 3 and not 0 < len(kept) < len(lots):
+            kept = [min(lots, key=lambda place: lots[place])]
+        return sorted(kept)
 
     def _options(self, *, warm: bool, seed: int) -> dict[str, Any]:
         """Return the training options of a cold or warm start."""
@@ -261,6 +269,7 @@ class Generations:
         if not accepted:
             store.move_generation(self.number, source="calibrated", target="rejected")
             store.log("rejected", f"generation {self.number} lost on the probe set")
+            self._choose_again()
             return
         if self.serving is not None:
             store.move_generation(self.serving.number, source="serving", target="retired")
@@ -270,6 +279,14 @@ class Generations:
             models=tuple(path for _, (_, path) in sorted(self._done.items())),
             calibration=calibration,
         )
+
+    def _choose_again(self) -> None:
+        """Let the serving generation choose more frames: the same labels would lose again."""
+        if self.serving is not None:
+            store = self.workplace.store
+            audit = dict(store.generation(self.serving.number).audit)
+            audit.pop("chosen", None)
+            store.update_generation(self.serving.number, audit=audit)
 
     def _scatter(self, arrays: dict[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return spreads and errors of each calibration structure, anchors left out."""

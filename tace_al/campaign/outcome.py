@@ -66,6 +66,8 @@ class CampaignResult:
             )
             if barrier["saddle_label"] is not None:
                 line += f", the labeller at the saddle point {barrier['saddle_label']:.3f} eV"
+            if not barrier["converged"]:
+                line += ", path not converged"
             if channel in self.references:
                 line += f" (reference {self.references[channel]:.3f})"
             lines.append(line)
@@ -143,13 +145,15 @@ def label_saddles(workplace: Workplace, structure: str, reactant_energy: dict[st
 def campaign_result(
     workplace: Workplace, *, reason: str, num_labels: int, seconds: float
 ) -> CampaignResult:
-    """Return the result from the last generation that knows every barrier."""
+    """Return the result: for each channel the last converged band, or the last one."""
     channels = [reaction.name for reaction in workplace.campaign.reactions]
     barriers: dict[str, dict[str, Any]] = {}
     coverage = None
     for record in workplace.store.generations():
         if record.state in ("serving", "retired") and record.barriers:
-            barriers.update({name: b for name, b in record.barriers.items() if name in channels})
+            for name, barrier in record.barriers.items():
+                if barrier["converged"] or not barriers.get(name, barrier)["converged"]:
+                    barriers[name] = barrier
             coverage = record.coverage if record.coverage is not None else coverage
     barriers = {name: barriers[name] for name in channels if name in barriers}
     lowering = None
