@@ -25,7 +25,7 @@ from tace_al.model.labelled_batch import FORCES, LabelledBatch, batches, labelle
 from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.moving_average import MovingAverage
 from tace_al.model.reference_energies import fit_reference_energies, is_isolated_atom
-from tace_al.model.tace import Tace
+from tace_al.model.tace import Tace, TaceOutput
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,9 @@ class TrainingOptions:
         Share of the run over which the rate rises.
     weights
         Weights of the loss.
+    energy_gain
+        Over the second half of the run the energy weight grows by this factor: forces shape the
+        surface first, then energy differences between distant structures, such as barriers, settle.
     average_decay
         d of the moving average.
     clip_norm
@@ -72,6 +75,7 @@ class TrainingOptions:
     final_rate: float = 0.01
     warmup: float = 0.02
     weights: LossWeights = field(default_factory=LossWeights)
+    energy_gain: float = 10.0
     average_decay: float = 0.99
     clip_norm: float = 10.0
     patience: int = 0
@@ -247,7 +251,7 @@ class _Run:
         )
 
     def epoch(self, parts: Sequence[LabelledBatch], epoch: int) -> float:
-        """Take one pass; return the mean loss, NaN when a step was not finite."""
+        """Take one pass; return the mean loss under the final weights, NaN if a step failed."""
         options = self.options
         losses = []
         num_steps = math.ceil(len(parts) / options.batch_size)
@@ -255,16 +259,19 @@ class _Run:
             parts, options.batch_size, generator=self.generator, device=options.device
         )
         for step, batch in enumerate(shuffled):
-            self._set_rate(self.progress(epoch + step / num_steps))
+            progress = self.progress(epoch + step / num_steps)
+            self._set_rate(progress)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(batch, create_graph=True)
+            output = self._output(batch, create_graph=True)
+            loss = training_loss(output, batch, self._weights(progress))
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 return math.nan
             self.optimizer.step()
             self.average.update()
-            losses.append(loss.item())
+            with torch.no_grad():
+                losses.append(training_loss(output, batch, self._weights(1.0)).item())
             if self.elapsed() > options.time_limit_s:
                 break
         return float(np.mean(losses))
@@ -275,7 +282,8 @@ class _Run:
         size = self.options.batch_size
         losses, counts = [], []
         for batch in batches(parts, size, device=self.options.device):
-            losses.append(self._loss(batch, create_graph=False).item())
+            output = self._output(batch, create_graph=False)
+            losses.append(training_loss(output, batch, self._weights(1.0)).item())
             counts.append(batch.graph.num_systems)
         self.average.swap()
         return float(np.average(losses, weights=counts))
@@ -326,12 +334,15 @@ class _Run:
         self.average.reset(self.best)
         return self.model.eval()
 
-    def _loss(self, batch: LabelledBatch, *, create_graph: bool) -> Tensor:
-        """Return the loss of a batch under the present weights."""
-        output = self.model.evaluate(
-            batch.graph, stress=batch.has_stress, create_graph=create_graph
-        )
-        return training_loss(output, batch, self.options.weights)
+    def _output(self, batch: LabelledBatch, *, create_graph: bool) -> TaceOutput:
+        """Return what the model says of a batch."""
+        return self.model.evaluate(batch.graph, stress=batch.has_stress, create_graph=create_graph)
+
+    def _weights(self, progress: float) -> LossWeights:
+        """Return the weights of the loss; the energy's grows over the second half of the run."""
+        weights = self.options.weights
+        gain = self.options.energy_gain ** max(0.0, 2.0 * progress - 1.0)
+        return replace(weights, energy=weights.energy * gain)
 
     def _set_rate(self, progress: float) -> None:
         """Set the learning rate: linear warm-up, then half a cosine."""

@@ -174,7 +174,7 @@ class ModelChoice(Part):
         Passes over the training set for the first generation and for warm-started ones, at most.
     seconds
         Time limit of one member's training; the learning-rate schedule adapts.
-    batch_size, learning_rate, warm_learning_rate, energy_weight
+    batch_size, learning_rate, warm_learning_rate, energy_weight, energy_gain
         See `tace_al.model.trainer`.
     validation_share
         Share of the labels each member keeps aside to choose its best epoch.
@@ -190,6 +190,7 @@ class ModelChoice(Part):
     learning_rate: float = Field(default=0.04, gt=0)
     warm_learning_rate: float = Field(default=0.02, gt=0)
     energy_weight: float = Field(default=4.0, gt=0)
+    energy_gain: float = Field(default=30.0, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=0.5)
 
     @model_validator(mode="after")
@@ -286,7 +287,7 @@ class Stopping(Part):
     min_generations: int = Field(default=3, ge=2)
     window: int = Field(default=2, ge=2)
     tolerance: float = Field(default=0.01, gt=0)
-    max_error: float = Field(default=0.05, gt=0)
+    max_error: float = Field(default=0.03, gt=0)
 
 
 class Campaign(Part):

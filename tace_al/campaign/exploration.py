@@ -123,8 +123,6 @@ class Exploration:
         """Keep a band's barrier, its uncertain images and its saddle point."""
         store = self.workplace.store
         images = read_frames(folder / result["frames_file"])
-        for image in images[1:-1]:
-            self._consider(image, chunk)
         barrier = dict(result["barrier"])
         barrier["saddle_label"] = None
         barrier["labels"] = store.generation(chunk.generation).num_labels
@@ -132,6 +130,8 @@ class Exploration:
         origin = {"kind": "saddle", "generation": chunk.generation, "walker": chunk.walker}
         key = store.add_structure(saddle, channel=chunk.channel, origin=origin)
         barrier["saddle"] = key
+        for image in images[1:-1]:  # after the saddle point, whose origin is the one to remember
+            self._consider(image, chunk)
         generation = store.generation(chunk.generation)
         store.update_generation(
             chunk.generation, barriers={**generation.barriers, chunk.channel: barrier}

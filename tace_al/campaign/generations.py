@@ -163,6 +163,7 @@ class Generations:
             "batch_size": choice.batch_size,
             "learning_rate": choice.warm_learning_rate if warm else choice.learning_rate,
             "energy_weight": choice.energy_weight,
+            "energy_gain": choice.energy_gain,
             "seed": seed,
         }
 
