@@ -287,7 +287,7 @@ class Stopping(Part):
     min_generations: int = Field(default=3, ge=2)
     window: int = Field(default=2, ge=2)
     tolerance: float = Field(default=0.01, gt=0)
-    max_error: float = Field(default=0.03, gt=0)
+    max_error: float = Field(default=0.05, gt=0)
 
 
 class Campaign(Part):
