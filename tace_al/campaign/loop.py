@@ -175,9 +175,11 @@ class _Loop:
         return self.former_seconds + time.monotonic() - self.started
 
     def log_time(self) -> None:
-        """Remember how long this session took."""
+        """Remember the time spent since the last such entry."""
         seconds = time.monotonic() - self.started
-        self.workplace.store.log("session", "session ended", seconds=seconds)
+        self.workplace.store.log("session", "time spent", seconds=seconds)
+        self.former_seconds += seconds
+        self.started = time.monotonic()
 
     def run(self) -> CampaignResult:
         """Go round until the stopping rule says why not to."""
@@ -298,6 +300,7 @@ class _Loop:
         if serving.number == self._reported:
             return
         self._reported = serving.number
+        self.log_time()
         record = self.workplace.store.generation(serving.number)
         barriers = ", ".join(
             f"{channel} {barrier['barrier']:.3f} ± {barrier['error_bar']:.3f} eV"
@@ -307,5 +310,6 @@ class _Loop:
         quality = f"force error {error:.0f} meV/A" if error is not None else "no calibration yet"
         self.console.print(
             f"generation {serving.number}: {record.num_labels} labels, {quality}, {barriers} "
-            f"({self.seconds / 60:.1f} min)"
+            f"({self.seconds / 60:.1f} min)",
+            soft_wrap=True,
         )
