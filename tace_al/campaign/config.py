@@ -200,7 +200,10 @@ class ModelChoice(Part):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         except TypeError as error:
-            raise ValueError(f"an option of the model is of the wrong kind: {error}") from error
+            raise ValueError(
+                f"an option of the model among {self.options} is of the wrong kind; give numbers "
+                "where the presets have numbers"
+            ) from error
         if "elements" in self.options:
             raise ValueError("the elements of a model are those of its reactions; leave them out")
         return self
