@@ -14,9 +14,8 @@ from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
+from tace_al.data.extxyz import ENERGY, FORCES, STRESS
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
-
-ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,16 +14,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from tace_al.core.errors import TrainingError
-from tace_al.model.labelled_batch import ENERGY
+from tace_al.data.extxyz import ENERGY, is_isolated_atom
 
 logger = logging.getLogger(__name__)
-
-
-def is_isolated_atom(atoms: Atoms) -> bool:
-    """Tell whether a frame is one atom alone (a cell, if any, is taken as a box around it)."""
-    return len(atoms) == 1 and (
-        not atoms.pbc.any() or atoms.info.get("config_type") == "IsolatedAtom"
-    )
 
 
 def fit_reference_energies(frames: Sequence[Atoms], numbers: Sequence[int]) -> np.ndarray:

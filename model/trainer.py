@@ -20,11 +20,12 @@ from torch import Tensor
 
 from tace_al.core.errors import TrainingError
 from tace_al.core.random_generators import random_generator, random_seed
+from tace_al.data.extxyz import FORCES, is_isolated_atom
 from tace_al.model.config import TaceConfig
-from tace_al.model.labelled_batch import FORCES, LabelledBatch, batches, labelled
+from tace_al.model.labelled_batch import LabelledBatch, batches, labelled
 from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.moving_average import MovingAverage
-from tace_al.model.reference_energies import fit_reference_energies, is_isolated_atom
+from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.tace import Tace, TaceOutput
 
 logger = logging.getLogger(__name__)

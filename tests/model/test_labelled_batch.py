@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from ase.build import bulk, molecule
 
-from tace_al.model.labelled_batch import ENERGY, FORCES, STRESS, batches, join, labelled
+from tace_al.data.extxyz import ENERGY, FORCES, STRESS
+from tace_al.model.labelled_batch import batches, join, labelled
 
 
 def test_labels_are_read_and_absent_ones_are_nan() -> None:

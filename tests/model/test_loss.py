@@ -8,7 +8,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from tace_al.model.labelled_batch import ENERGY, FORCES, STRESS, join, labelled
+from tace_al.data.extxyz import ENERGY, FORCES, STRESS
+from tace_al.model.labelled_batch import join, labelled
 from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.tace import TaceOutput
 

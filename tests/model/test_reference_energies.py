@@ -8,8 +8,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from tace_al.core.errors import TrainingError
-from tace_al.model.labelled_batch import ENERGY
-from tace_al.model.reference_energies import fit_reference_energies, is_isolated_atom
+from tace_al.data.extxyz import ENERGY, is_isolated_atom
+from tace_al.model.reference_energies import fit_reference_energies
 
 E0 = {1: -13.6, 6: -1030.1, 8: -2041.3}
 NUMBERS = [1, 6, 8]
