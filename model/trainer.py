@@ -63,6 +63,9 @@ class TrainingOptions:
         Largest gradient norm.
     patience
         Epochs without a better validation loss after which training stops; 0 never stops.
+    keep_last
+        Keep the last averaged weights that did not diverge, not those with the best validation
+        loss: right where the held-out frames are few and older than what is to be learnt.
     seed
         Initial weights and order of batches.
     device
@@ -80,6 +83,7 @@ class TrainingOptions:
     average_decay: float = 0.99
     clip_norm: float = 10.0
     patience: int = 0
+    keep_last: bool = False
     seed: int = 0
     device: str = "cpu"
 
@@ -148,7 +152,7 @@ def train(
     if not parts:
         raise TrainingError("no training frame has more than one atom; add labelled structures")
     run = _Run(model, options, started)
-    if start is not None and held_out:
+    if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
     history: list[EpochReport] = []
     stopped = ""
@@ -291,8 +295,9 @@ class _Run:
 
     def judge(self, loss: float, epoch: int) -> bool:
         """Keep the averaged weights if they are the best so far, go back if they failed."""
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, epoch
+        last = self.options.keep_last and loss < DIVERGED * self.best_loss
+        if loss < self.best_loss or last:
+            self.best_loss, self.best_epoch = min(loss, self.best_loss), epoch
             self.best = [value.clone() for value in self.average.average]
             return True
         if not loss < DIVERGED * self.best_loss:  # NaN included

@@ -164,6 +164,7 @@ class Generations:
             "learning_rate": choice.warm_learning_rate if warm else choice.learning_rate,
             "energy_weight": choice.energy_weight,
             "energy_gain": choice.energy_gain,
+            "keep_last": True,
             "seed": seed,
         }
 
