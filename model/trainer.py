@@ -79,7 +79,7 @@ class TrainingOptions:
     final_rate: float = 0.01
     warmup: float = 0.02
     weights: LossWeights = field(default_factory=LossWeights)
-    energy_gain: float = 10.0
+    energy_gain: float = 3.0
     average_decay: float = 0.99
     clip_norm: float = 10.0
     patience: int = 0

@@ -55,7 +55,7 @@ def train(
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes, at most.")] = 200,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 0.01,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 0.03,
     start: Annotated[
         Path | None, typer.Option("--start", metavar="MODEL", help="Warm start: go on from this.")
     ] = None,
