@@ -22,9 +22,11 @@ from tace_al.core.errors import TrainingError
 from tace_al.core.random_generators import random_generator, random_seed
 from tace_al.data.extxyz import FORCES, is_isolated_atom
 from tace_al.model.config import TaceConfig
+from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.labelled_batch import LabelledBatch, batches, labelled
 from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.moving_average import MovingAverage
+from tace_al.model.radial import BASIS_GAIN, polynomial_cutoff
 from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.tace import Tace, TaceOutput
 
@@ -212,6 +214,7 @@ def prepare_model(
     scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 1.0
     neighbours = max(num_edges / max(num_atoms, 1), 1.0)
     model = Tace(replace(config, average_neighbours=neighbours), seed=random_seed(seed, "weights"))
+    _scale_radial_weights(model, graphs)
     element = {z: i for i, z in enumerate(config.numbers)}
     shifts = [
         (float(part.energy) - sum(e0[element[z]] for z in part.graph.numbers.tolist()))
@@ -226,6 +229,26 @@ def prepare_model(
             head.scale.fill_(max(scale, 1e-3))
             head.shift.fill_(float(np.mean(known)) if known else 0.0)
     return model
+
+
+def _scale_radial_weights(model: Tace, parts: Sequence[LabelledBatch]) -> None:
+    """Scale the first radial weights so that the basis of the training edges enters with unit size.
+
+    Its size depends on cutoff and bond lengths; with three orders and two layers of products an
+    input twice too large starts training at a loss of 1e6.
+    """
+    if not parts:
+        return
+    lengths = torch.cat([part.graph.edge_vectors().norm(dim=1) for part in parts])
+    lengths = lengths.to(model.embedding)
+    if not len(lengths):
+        return
+    envelope = polynomial_cutoff(lengths, model.config.cutoff)
+    size = float(model.radial_basis(lengths, envelope).square().mean().sqrt())
+    with torch.no_grad():
+        for interaction in model.interactions:
+            assert isinstance(interaction, SpectralInteraction)
+            interaction.radial.weights[0].mul_(1.0 / (BASIS_GAIN * max(size, 1e-6)))
 
 
 @final
