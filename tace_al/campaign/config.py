@@ -184,7 +184,7 @@ class ModelChoice(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     members: int = Field(default=4, ge=2, le=16)
     first_epochs: int = Field(default=150, ge=1)
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=80, ge=1)
     seconds: float = Field(default=60.0, gt=0)
     batch_size: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=0.04, gt=0)
@@ -290,7 +290,7 @@ class Stopping(Part):
     min_generations: int = Field(default=3, ge=2)
     window: int = Field(default=2, ge=2)
     tolerance: float = Field(default=0.01, gt=0)
-    max_error: float = Field(default=0.05, gt=0)
+    max_error: float = Field(default=0.025, gt=0)
 
 
 class Campaign(Part):

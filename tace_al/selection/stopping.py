@@ -66,7 +66,7 @@ class StoppingRule:
     tolerance
         Movement that never matters, in eV.
     max_error
-        Largest error bar accepted at the end, in eV.
+        Largest error bar accepted within the window, in eV.
     max_flagged_share, min_coverage
         Also stop when over the window the flagged share stayed at or below the first and the
         coverage at or above the second; off when `max_flagged_share` is None.
@@ -136,7 +136,8 @@ class StoppingRule:
         if not all(isfinite(one.value) and isfinite(one.error) for one in estimates):
             return False
         last = estimates[-1]
-        if last.error > self.max_error or last.label_value is None:
+        # a wide bar agrees with everything, so every generation of the window must be precise
+        if any(one.error > self.max_error for one in estimates) or last.label_value is None:
             return False
         if not abs(last.label_value - last.value) <= max(self.tolerance, last.error):
             return False
