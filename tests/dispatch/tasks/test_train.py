@@ -24,7 +24,7 @@ def payload(frames: Path, start: Path | None = None, **options: Any) -> dict[str
         "config": config.to_dict(),
         "options": {
             "epochs": 8,
-            "time_limit_s": 60.0,
+            "time_limit_s": 1e9,
             "batch_size": 4,
             "learning_rate": 0.01,
             "energy_weight": 5.0,
