@@ -21,9 +21,9 @@ from tace_al.model.radial import SILU_GAIN
 
 GATE_RATE = 10.0
 READOUT_WIDTH = 16
-READOUT_START = 0.1
+READOUT_START = 0.2
 """An untrained model predicts little, instead of noise as large as the data: after 40 epochs of 36
-small molecules force errors were 0.58 of their size with it and 1.05 without."""
+small molecules force errors were 0.58 of their size with 0.1 and 1.05 with 1."""
 
 
 @final

@@ -10,7 +10,6 @@ from ase.build import bulk, molecule
 
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import batch_graphs, graph_from_atoms
-from tace_al.model.head import READOUT_START
 from tace_al.model.tace import Tace
 
 
@@ -134,5 +133,5 @@ def test_an_untrained_network_speaks_in_the_order_of_its_scale() -> None:
     for seed in range(3):
         model = make_model(channels=64, seed=seed, zbl=False, average_neighbours=8.0)
         energy = model.evaluate(graph_from_atoms(molecule("CH3CH2OH"), 5.0)).node_energy
-        assert 0.05 < energy.square().mean().sqrt().item() / READOUT_START < 30
+        assert 0.05 < energy.square().mean().sqrt().item() < 30
     assert not math.isnan(energy.sum().item())
