@@ -5,15 +5,16 @@ structures lie end to end and `system_index` says which atom belongs where. Posi
 float64; the network takes its vectors in its own dtype.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tace_al.data.conditions import read_conditions
 from tace_al.data.neighbours import neighbour_list
 
 
@@ -37,6 +38,11 @@ class AtomicGraph:
         Atoms j and i of each edge.
     shift
         Cell vectors crossed by each edge, in whole numbers.
+    pbc
+        Periodic directions.
+    conditions
+        Charge, fields and the like by name (`tace_al.data.conditions`), one entry a structure or an
+        atom; NaN where absent.
     """
 
     numbers: Int[Tensor, " atoms"]
@@ -47,6 +53,8 @@ class AtomicGraph:
     sender: Int[Tensor, " edges"]
     receiver: Int[Tensor, " edges"]
     shift: Float[Tensor, "edges 3"]
+    pbc: Bool[Tensor, "systems 3"]
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_atoms(self) -> int:
@@ -62,20 +70,32 @@ class AtomicGraph:
         """Return the number of atoms of each structure."""
         return torch.bincount(self.system_index, minlength=self.num_systems)
 
-    def edge_vectors(self) -> Float[Tensor, "edges 3"]:
-        """Return r_ij = r_i - r_j + shift @ cell in Angstrom."""
-        separation = self.positions[self.receiver] - self.positions[self.sender]
+    def edge_vectors(
+        self, positions: Float[Tensor, "atoms 3"] | None = None
+    ) -> Float[Tensor, "edges 3"]:
+        """Return r_ij = r_i - r_j + shift @ cell in Angstrom, at other positions if given."""
+        positions = self.positions if positions is None else positions
+        separation = positions[self.receiver] - positions[self.sender]
         edge_cells = self.cells[self.system_index[self.sender]]
         return separation + torch.einsum("es,esx->ex", self.shift, edge_cells)
 
     def to(self, device: torch.device | str) -> "AtomicGraph":
         """Return the graph on another device."""
-        moved = {field.name: getattr(self, field.name).to(device) for field in fields(self)}
-        return replace(self, **moved)
+        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        conditions = {name: value.to(device) for name, value in self.conditions.items()}
+        return replace(self, **moved, conditions=conditions)
 
 
-def graph_from_atoms(atoms: Atoms, cutoff: float) -> AtomicGraph:
-    """Return the graph of one structure with every edge shorter than `cutoff` (Angstrom)."""
+_TENSORS = tuple(entry.name for entry in fields(AtomicGraph) if entry.name != "conditions")
+
+
+def graph_from_atoms(
+    atoms: Atoms, cutoff: float, conditions: Sequence[str] = ()
+) -> AtomicGraph:
+    """Return the graph of one structure with every edge shorter than `cutoff` (Angstrom).
+
+    `conditions` names what else to read from the frame (`tace_al.data.conditions`).
+    """
     sender, receiver, shift = neighbour_list(atoms, cutoff)
     periodic = np.asarray(atoms.pbc, dtype=bool)
     cell = np.where(periodic[:, None], atoms.cell.array, 0.0)
@@ -89,20 +109,26 @@ def graph_from_atoms(atoms: Atoms, cutoff: float) -> AtomicGraph:
         sender=torch.from_numpy(sender),
         receiver=torch.from_numpy(receiver),
         shift=torch.as_tensor(shift, dtype=torch.float64),
+        pbc=torch.tensor(periodic).reshape(1, 3),
+        conditions=read_conditions(atoms, conditions),
     )
 
 
 def batch_graphs(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
-    """Return several graphs as one, in order."""
+    """Return several graphs, made with the same names of conditions, as one, in order."""
     if len(graphs) == 1:
         return graphs[0]
     atom_offsets = np.cumsum([0, *(graph.num_atoms for graph in graphs)])[:-1].tolist()
     system_offsets = np.cumsum([0, *(graph.num_systems for graph in graphs)])[:-1].tolist()
     offset = {"sender": atom_offsets, "receiver": atom_offsets, "system_index": system_offsets}
     joined = {}
-    for field in fields(AtomicGraph):
-        parts = [getattr(graph, field.name) for graph in graphs]
-        if field.name in offset:
-            parts = [part + start for part, start in zip(parts, offset[field.name], strict=True)]
-        joined[field.name] = torch.cat(parts)
-    return AtomicGraph(**joined)
+    for name in _TENSORS:
+        parts = [getattr(graph, name) for graph in graphs]
+        if name in offset:
+            parts = [part + start for part, start in zip(parts, offset[name], strict=True)]
+        joined[name] = torch.cat(parts)
+    conditions = {
+        name: torch.cat([graph.conditions[name] for graph in graphs])
+        for name in graphs[0].conditions
+    }
+    return AtomicGraph(**joined, conditions=conditions)
