@@ -17,7 +17,8 @@ from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.core.errors import LabellerError, StructureError
 from tace_al.core.random_generators import random_generator
 from tace_al.data.frames import bare_copy, fixed_mask, read_frames
-from tace_al.dispatch.request import Envelope
+from tace_al.dispatch.label_file import CRASH
+from tace_al.dispatch.request import Envelope, Request
 from tace_al.engines.labelling.isolated import isolated_atom
 from tace_al.engines.sampling.band_path import comparable_ends, interpolated_path
 
@@ -33,6 +34,7 @@ class EndStates:
     def __init__(self, workplace: Workplace, labelling: Labelling) -> None:
         self.workplace, self.labelling = workplace, labelling
         self._waiting: dict[str, list[tuple[Reaction, str]]] = {}
+        self._requests: dict[str, Request] = {}
         self._relaxed: dict[tuple[str, str], Atoms] = {}
         self._labels: dict[tuple[str, str], str] = {}
 
@@ -64,22 +66,33 @@ class EndStates:
                 request = self.workplace.submit("relax", payload)
                 # channels may share a state: one relaxation then serves them all
                 self._waiting.setdefault(request.key, []).append((reaction, end))
+                self._requests[request.key] = request
 
     def receive(self, envelope: Envelope) -> None:
-        """Keep a relaxation's labels for every channel that begins or ends there."""
+        """Keep a relaxation's labels for every channel that begins or ends there.
+
+        A labeller that crashes gets a second chance: without end states there is no campaign.
+        """
         raise_if_hopeless(envelope)
+        request = self._requests.pop(envelope.key, None)
+        if envelope.error_kind == CRASH and request is not None:
+            self.workplace.store.log(
+                "warning", f"an end state is relaxed once more: {envelope.error_message}"
+            )
+            self.workplace.dispatcher.submit(request)
+            return
         for reaction, end in self._waiting.pop(envelope.key):
             self._keep(reaction, end, envelope)
 
     def _keep(self, reaction: Reaction, end: str, envelope: Envelope) -> None:
         """Keep a relaxation's labels; queue the seeds when a channel has both its ends."""
+        if envelope.error_kind == CRASH:
+            raise _labeller_fails(reaction, end, envelope.error_message)
         if not envelope.ok or envelope.result is None:
             raise failed_task(envelope, f"the {end} state of '{reaction.name}' has no label")
         result = envelope.result
         if result["failure"]:
-            raise LabellerError(
-                f"the labeller fails on the {end} state of '{reaction.name}': {result['failure']}"
-            )
+            raise _labeller_fails(reaction, end, result["failure"])
         frames = read_frames(Path(envelope.folder) / result["frames_file"])
         for step, (atoms, entry) in enumerate(zip(frames, result["labels"], strict=True)):
             last = step == len(frames) - 1
@@ -131,6 +144,11 @@ class EndStates:
         store = self.workplace.store
         key = store.add_structure(atoms, channel=channel, origin=origin)
         store.add_candidate(key, kind="seed", channel=channel, generation=0, state="queued")
+
+
+def _labeller_fails(reaction: Reaction, end: str, why: str) -> LabellerError:
+    """Return the error that ends a campaign before it has begun."""
+    return LabellerError(f"the labeller fails on the {end} state of '{reaction.name}': {why}")
 
 
 def rattled(atoms: Atoms, width: float, generator: np.random.Generator) -> Atoms:

@@ -18,6 +18,8 @@ from tace_al.core.atomic_write import write_bytes
 from tace_al.core.errors import DataError
 from tace_al.core.labels import Label, label_key
 
+CRASH = "crash"
+"""Kind of a failure that may be the machine's fault: it is never taken for the last word."""
 _ARRAYS = ("forces", "stress", "dipole")
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tace_al.campaign.generations import Generations
-from tace_al.core.errors import TaceError
-from tace_al.dispatch.tasks import band, langevin, train
+from tace_al.core.errors import LabellerError, TaceError
+from tace_al.core.labels import Label
+from tace_al.dispatch.tasks import band, label, langevin, train
 from tace_al.store.store import Store
 
 pytestmark = [pytest.mark.campaign, pytest.mark.slow]
@@ -61,6 +62,34 @@ def test_a_member_that_fails_is_trained_again_from_another_seed(
         assert anew.seed == seeds[1] and not anew.parents
         (warm,) = (model for model in store.models(2) if model.member == 1)
         assert warm.parents
+
+
+@pytest.mark.parametrize("num_crashes", [1, 100])
+def test_an_end_state_whose_labeller_crashes_is_tried_once_more(
+    num_crashes: int,
+    run: Any,
+    tmp_path: Path,
+    quick_campaign: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crashes: list[int] = []
+    original = label.guarded_label
+
+    def crash(*arguments: Any, **options: Any) -> Label:
+        if len(crashes) < num_crashes:
+            crashes.append(1)
+            raise RuntimeError("a cosmic ray")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(label, "guarded_label", crash)
+    if num_crashes > 1:
+        with pytest.raises(LabellerError, match=r"fails on the \w+ state.*a cosmic ray"):
+            run(quick_campaign, tmp_path)
+        # each end state once more at most, and the next session tries again
+        assert 2 <= len(crashes) <= 4
+        crashes.extend([1] * num_crashes)
+    result, _ = run(quick_campaign, tmp_path)
+    assert "inversion" in result.barriers
 
 
 def test_walkers_that_fail_leave_the_band(

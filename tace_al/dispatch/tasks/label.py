@@ -26,7 +26,13 @@ from tace_al.core.errors import (
 )
 from tace_al.core.labels import Label, Setting, label_key
 from tace_al.data.frames import read_frames, structure_key
-from tace_al.dispatch.label_file import LabelFailure, label_path, read_label, write_label
+from tace_al.dispatch.label_file import (
+    CRASH,
+    LabelFailure,
+    label_path,
+    read_label,
+    write_label,
+)
 from tace_al.dispatch.request import Request
 from tace_al.engines.labelling.catalogue import labeller_from_name
 from tace_al.engines.labelling.guarded import guarded_label
@@ -86,7 +92,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     ceiling = float(payload.get("force_ceiling", DEFAULT_FORCE_CEILING))
     for key, atoms in structures.items():
         path = label_path(labels_dir, label_key(key, fidelity_key))
-        reused = path.exists()
+        reused = kept_outcome(path) is not None
         outcome = stored_label(labeller, atoms, labels_dir=labels_dir, force_ceiling=ceiling)
         entries.append(label_entry(outcome, path) | {"reused": reused})
     return {"labels": entries, "fidelity": fidelity_key}
@@ -98,13 +104,23 @@ def stored_label(
     """Return the label of a structure from its file; make it, and the file, if there is none."""
     structure, fidelity = structure_key(atoms), labeller.fidelity.key
     path = label_path(labels_dir, label_key(structure, fidelity))
-    if path.exists():
-        return read_label(path)
+    kept = kept_outcome(path)
+    if kept is not None:
+        return kept
     outcome = label_or_failure(
         labeller, atoms, structure=structure, fidelity=fidelity, force_ceiling=force_ceiling
     )
     write_label(path, outcome)
     return outcome
+
+
+def kept_outcome(path: Path) -> Label | LabelFailure | None:
+    """Return what a label file says; None without one, or when a crash may be tried again."""
+    if not path.exists():
+        return None
+    outcome = read_label(path)
+    crashed = isinstance(outcome, LabelFailure) and outcome.kind == CRASH
+    return None if crashed else outcome
 
 
 def label_or_failure(
@@ -137,9 +153,9 @@ def label_or_failure(
                 f"the labeller has no room left to write: {error}; free some space and run the "
                 "same command again, nothing was lost"
             ) from error
-        kind, message = "crash", f"the labeller raised {type(error).__name__}: {error}"
+        kind, message = CRASH, f"the labeller raised {type(error).__name__}: {error}"
     except Exception as error:  # any code may sit behind a labeller; one crash is one failed label
-        kind, message = "crash", f"the labeller raised {type(error).__name__}: {error}"
+        kind, message = CRASH, f"the labeller raised {type(error).__name__}: {error}"
     return LabelFailure(
         structure_key=structure,
         fidelity_key=fidelity,

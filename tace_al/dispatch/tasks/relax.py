@@ -2,7 +2,8 @@
 
 Payload: as of the task `label`, with one structure in `frames` and no `keys`; `fmax`
 (eV/Angstrom) and `max_steps`. The optimiser is ASE's BFGS. Label files make a repeated relaxation
-cost nothing up to where it was cut off.
+cost nothing up to where it was cut off. A labeller that crashed is an error of the task, which may
+be run again; any other failed label is a result.
 """
 
 import json
@@ -17,7 +18,7 @@ from ase.optimize import BFGS
 from tace_al.core.errors import LabelFailed
 from tace_al.core.labels import label_key
 from tace_al.data.frames import bare_copy, read_frames, structure_key, write_frames
-from tace_al.dispatch.label_file import LabelFailure, label_path
+from tace_al.dispatch.label_file import CRASH, LabelFailure, label_path
 from tace_al.dispatch.tasks.label import cached_labeller, label_entry, stored_label
 from tace_al.engines.labelling.labeller import Labeller
 from tace_al.engines.sampling.potential import Potential
@@ -44,6 +45,8 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         with BFGS(atoms, logfile=None) as optimiser:
             converged = bool(optimiser.run(fmax=payload["fmax"], steps=payload["max_steps"]))
     except LabelFailed as error:
+        if error.kind == CRASH:
+            raise
         failure = error.message
     write_frames(folder / FRAMES_FILE, kept.frames)
     return {

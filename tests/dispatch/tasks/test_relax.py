@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from tace_al.core.errors import LabelFailed
 from tace_al.core.labels import Label
 from tace_al.data.frames import read_frames, write_frames
 from tace_al.dispatch.apps import plain
@@ -65,3 +66,22 @@ def test_a_failed_label_is_said_not_raised(tmp_path: Path) -> None:
     result = run(payload(tmp_path, atoms), tmp_path)
     assert not result["converged"] and "overlap" in result["failure"]
     assert result["labels"] == []
+
+
+def test_a_labeller_that_crashed_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, calls = label_task.guarded_label, []
+
+    def crash_at_third(*arguments: Any, **options: Any) -> Label:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("a cosmic ray")
+        return guarded(*arguments, **options)
+
+    monkeypatch.setattr(label_task, "guarded_label", crash_at_third)
+    with pytest.raises(LabelFailed, match="a cosmic ray") as caught:
+        run(payload(tmp_path, molecule("H2O")), tmp_path)
+    assert caught.value.kind == "crash"
+    result = run(payload(tmp_path, molecule("H2O")), tmp_path)
+    assert result["converged"] and len(calls) == len(result["labels"]) + 1
