@@ -185,20 +185,22 @@ class _Loop:
         """Go round until the stopping rule says why not to."""
         with self.console.status("relaxing the end states") as status:
             self.end_states.start()
-            while not self.end_states.ready:
+            reason = None
+            while reason is None and not self.end_states.ready:
                 for envelope in self.workplace.dispatcher.wait(POLL_SECONDS):
                     self._log_task(envelope)
                     self.end_states.receive(envelope)
-            self._anchor()
-            self.generations.resume()
-            while True:
+                reason = self._out_of_time()
+            if reason is None:
+                self._anchor()
+                self.generations.resume()
                 reason = self._advance()
-                if reason is not None:
-                    break
+            while reason is None:
                 status.update(self._status())
                 for envelope in self.workplace.dispatcher.wait(POLL_SECONDS):
                     self._log_task(envelope)
                     self._receive(envelope)
+                reason = self._out_of_time() or self._advance()
         self.log_time()
         return campaign_result(
             self.workplace,
@@ -238,11 +240,7 @@ class _Loop:
         if not self.labelling.idle:
             return None
         self._report_generation()
-        reason = self.rule.reason(
-            generation_outcomes(self.workplace),
-            num_labels=self.labelling.num_labels,
-            seconds=self.seconds,
-        )
+        reason = self._reason()
         if (
             reason is None
             and generations.number >= self.workplace.campaign.stopping.max_generations
@@ -251,6 +249,19 @@ class _Loop:
         if reason is None:
             generations.start()
         return reason
+
+    def _reason(self) -> str | None:
+        """Return what the stopping rule says of the generations so far."""
+        return self.rule.reason(
+            generation_outcomes(self.workplace),
+            num_labels=self.labelling.num_labels,
+            seconds=self.seconds,
+        )
+
+    def _out_of_time(self) -> str | None:
+        """Return why the campaign is over when its time is, whatever still runs."""
+        limit = self.rule.max_seconds
+        return self._reason() if limit is not None and self.seconds >= limit else None
 
     def _receive(self, envelope: Envelope) -> None:
         """Hand a finished task to the part that asked for it."""

@@ -1,5 +1,6 @@
 """Tasks that fail and committees that lose: setbacks that a campaign must get over by itself."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,36 @@ def test_an_end_state_whose_labeller_crashes_is_tried_once_more(
         crashes.extend([1] * num_crashes)
     result, _ = run(quick_campaign, tmp_path)
     assert "inversion" in result.barriers
+
+
+def test_time_that_runs_out_ends_a_campaign_in_the_middle_of_a_generation(
+    run: Any, tmp_path: Path, tiny_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"first_epochs": 5, "epochs": 3}
+    steps = {"walkers": 1, "steps": 5, "band_steps": 5}
+    original = train.run
+
+    def slow(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+        if payload["metadata"]["generation"] == 2:
+            time.sleep(2.0)
+        return original(payload, folder)
+
+    monkeypatch.setattr(train, "run", slow)
+    budget = {"max_generations": 2, "max_seconds": 1e-3}
+    result, _ = run(tiny_campaign(model=model, exploration=steps, stopping=budget), tmp_path)
+    assert result.reason.startswith("time budget spent") and result.barriers == {}
+    budget = {"max_generations": 2, "max_seconds": result.seconds + 1e3}
+    with monkeypatch.context() as patch:
+        late = property(lambda loop: 2e3 * (loop.generations.number > 1))
+        patch.setattr("tace_al.campaign.loop._Loop.seconds", late)
+        result, _ = run(tiny_campaign(model=model, exploration=steps, stopping=budget), tmp_path)
+    assert result.reason.startswith("time budget spent") and "inversion" in result.barriers
+    with Store.open(tmp_path, create=False) as store:
+        assert [record.state for record in store.generations()] == ["serving", "training"]
+    result, _ = run(tiny_campaign(model=model, exploration=steps), tmp_path)
+    assert "generation budget" in result.reason
+    with Store.open(tmp_path, create=False) as store:
+        assert len(store.generations()) == 2
 
 
 def test_walkers_that_fail_leave_the_band(
