@@ -26,6 +26,8 @@ class TaceCalculator(Calculator):
         "float32" or "float64"; default the model's own.
     device
         "cpu" or "cuda".
+    head
+        Name of the level of theory that answers; the first by default.
 
     Examples
     --------
@@ -38,11 +40,18 @@ class TaceCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE's)
 
-    def __init__(self, model: Tace, *, dtype: Dtype | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Tace,
+        *,
+        dtype: Dtype | None = None,
+        device: str = "cpu",
+        head: str | None = None,
+    ) -> None:
         super().__init__()
         model = model if dtype is None or dtype == model.config.dtype else model.as_dtype(dtype)
         self.model = model.to(device).eval()
-        self._committee = Committee([self.model])
+        self._committee = Committee([self.model], head=head)
 
     def calculate(
         self,

@@ -20,7 +20,8 @@ from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.checkpoint import load
 from tace_al.model.prediction import Prediction
-from tace_al.model.tace import NetworkInputs, Tace, edge_forces, edge_stress
+from tace_al.model.derivatives import edge_forces, edge_stress
+from tace_al.model.tace import Tace
 
 STACKED_SIZE = 12_000
 """Edges times channels. Up to here the cost is the number of operators, and one pass for all
@@ -39,9 +40,11 @@ class Committee:
     ----------
     members
         Models of the same configuration (elements, cutoff, size, dtype) on the same device; copied.
+    head
+        Name of the head that answers; the first by default.
     """
 
-    def __init__(self, members: Sequence[Tace]) -> None:
+    def __init__(self, members: Sequence[Tace], *, head: str | None = None) -> None:
         if not members:
             raise ModelError("a committee needs at least one member")
         shapes = {str({**m.config.to_dict(), "average_neighbours": 0}) for m in members}
@@ -51,13 +54,17 @@ class Committee:
             )
         self.members = tuple(copy.deepcopy(member).requires_grad_(False) for member in members)
         self._skeleton = self.members[0]
+        self._skeleton.head(head)
+        self.head = head
         states = [member.state_dict() for member in self.members]
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     @classmethod
-    def load(cls, paths: Sequence[str | Path], *, device: str = "cpu") -> "Committee":
+    def load(
+        cls, paths: Sequence[str | Path], *, device: str = "cpu", head: str | None = None
+    ) -> "Committee":
         """Return the committee of the models in `.tace` files."""
-        return cls([load(path, device=device) for path in paths])
+        return cls([load(path, device=device) for path in paths], head=head)
 
     @property
     def cutoff(self) -> float:
@@ -94,7 +101,7 @@ class Committee:
         waiting: list[AtomicGraph] = []
         num_edges = 0
         for atoms in frames:
-            graph = graph_from_atoms(atoms, self.cutoff)
+            graph = graph_from_atoms(atoms, self.cutoff, self._skeleton.config.conditions)
             if waiting and num_edges + graph.sender.shape[0] > MAXIMUM_EDGES:
                 predictions += self._predict(batch_graphs(waiting).to(device), stress, descriptors)
                 waiting, num_edges = [], 0
@@ -106,55 +113,49 @@ class Committee:
 
     def _predict(self, graph: AtomicGraph, stress: bool, descriptors: bool) -> list[Prediction]:
         """Return one prediction for each structure of a batch."""
-        inputs = self._skeleton.inputs(graph)
-        vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
-        size = vectors.shape[0] * self._skeleton.config.channels
-        stacked = len(self) > 1 and size <= STACKED_SIZE
+        size = graph.sender.shape[0] * max(self._skeleton.config.layer_channels)
+        whole = self._skeleton.reads_positions  # the energy is more than a function of edges
+        stacked = len(self) > 1 and size <= STACKED_SIZE and not whole
         evaluate = self._evaluate_stacked if stacked else self._evaluate_in_turn
-        node_energy, features, gradient = evaluate(vectors, inputs)
-        energy = torch.zeros(
-            len(self), graph.num_systems, dtype=torch.float64, device=vectors.device
-        ).index_add(1, graph.system_index, node_energy[:, inputs.place])
-        forces = torch.stack([edge_forces(member, graph) for member in gradient])
-        stresses = (
-            torch.stack([edge_stress(member, vectors, graph) for member in gradient]).mean(0)
-            if stress
-            else None
-        )
+        answers = evaluate(graph, stress)
         return _split(
             graph,
-            energy=energy,
-            forces=forces,
-            stress=stresses,
-            descriptors=features[inputs.place] if descriptors else None,
+            energy=answers["energy"],
+            forces=answers["forces"],
+            stress=answers["stress"].mean(0) if stress else None,
+            descriptors=answers["descriptors"] if descriptors else None,
         )
 
-    def _evaluate_stacked(
-        self, vectors: Tensor, inputs: NetworkInputs
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return site energies (members, atoms), the first member's features, and dE/dr_ij."""
+    def _evaluate_stacked(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
+        """Return energies, forces and stresses of each member, and the first one's descriptors."""
+        inputs = self._skeleton.inputs(graph, head=self.head)
+        vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
         copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
 
         def evaluate(state: dict[str, Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.functional_call(self._skeleton, state, (edges, inputs))
+            output = torch.func.functional_call(self._skeleton, state, (edges, inputs))
+            return output.node_energy, output.descriptors
 
         node_energy, features = torch.func.vmap(evaluate)(self._stacked, copies)
         (gradient,) = torch.autograd.grad(node_energy.sum(), copies)
-        return node_energy.detach(), features[0].detach(), gradient
+        answers = {
+            "energy": torch.stack([inputs.total(member) for member in node_energy.detach()]),
+            "forces": torch.stack([edge_forces(member, graph) for member in gradient]),
+            "descriptors": inputs.unsorted(features[0].detach()),
+        }
+        if stress:
+            stresses = [edge_stress(member, vectors, graph) for member in gradient]
+            answers["stress"] = torch.stack(stresses)
+        return answers
 
-    def _evaluate_in_turn(
-        self, vectors: Tensor, inputs: NetworkInputs
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate_in_turn(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
         """Return what `_evaluate_stacked` does, one member after the other."""
-        node_energies, gradients, first_features = [], [], None
-        for member in self.members:
-            edges = vectors.detach().clone().requires_grad_()
-            node_energy, features = member(edges, inputs)
-            gradients.append(torch.autograd.grad(node_energy.sum(), edges)[0])
-            node_energies.append(node_energy.detach())
-            first_features = features.detach() if first_features is None else first_features
-        assert first_features is not None
-        return torch.stack(node_energies), first_features, torch.stack(gradients)
+        names = ("forces", "stress") if stress else ("forces",)
+        outputs = [member.evaluate(graph, names, head=self.head) for member in self.members]
+        answers = {
+            name: torch.stack([output[name] for output in outputs]) for name in ("energy", *names)
+        }
+        return {**answers, "descriptors": outputs[0].descriptors}
 
 
 def _split(

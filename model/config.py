@@ -1,13 +1,66 @@
 """The shape of a network: everything needed to rebuild it, stored in every checkpoint."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from ase.data import atomic_numbers
 
 from tace_al.core.errors import ConfigError, nearest_names
+from tace_al.data.conditions import CONDITIONS
 
 Dtype = Literal["float32", "float64"]
+Product = Literal["spectral", "spatial", "moment"]
+RadialBasis = Literal["bessel", "chebyshev", "gaussian"]
+DistanceTransform = Literal["none", "agnesi"]
+Charges = Literal["none", "equilibrated", "uniform", "free"]
+LongRange = Literal["none", "ewald", "pme"]
+
+FIDELITY = "fidelity"
+"""The embedding that tells the trunk which head will read it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorOutput:
+    """A tensor that is read from the features directly, not derived from the energy.
+
+    Parameters
+    ----------
+    name
+        Under which it is asked for; its labels are "REF_<name>".
+    rank
+        Number of Cartesian indices, 0 to 4.
+    symmetry
+        Index symmetry such as "ij=ji"; none by default.
+    per
+        "structure" (the sum over atoms) or "atom".
+    """
+
+    name: str
+    rank: int
+    symmetry: str = ""
+    per: Literal["structure", "atom"] = "structure"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be named or decomposed."""
+        if not self.name.isidentifier():
+            raise ConfigError(f"the output name {self.name!r} must be letters, digits and _")
+        if self.per not in ("structure", "atom"):
+            raise ConfigError(f"output {self.name}: per is '{self.per}', not structure or atom")
+        from tace_al.model.decomposition import IrreducibleDecomposition
+
+        try:
+            IrreducibleDecomposition(self.rank, self.symmetry)
+        except ValueError as error:
+            raise ConfigError(f"output {self.name}: {error}") from error
+
+    @property
+    def degree(self) -> int:
+        """Degree of features its readout needs."""
+        from tace_al.model.decomposition import IrreducibleDecomposition
+
+        parts = IrreducibleDecomposition(self.rank, self.symmetry).parts
+        return max(part.degree if part.natural else max(part.degree, 1) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,21 +76,48 @@ class TaceConfig:
     num_layers
         Interaction layers; the receptive field is num_layers * cutoff.
     channels
-        Channels of every feature.
+        Channels of every feature; or one number a layer.
     l_edge
         Largest degree of harmonics and messages.
     l_hidden
         Largest degree passed from layer to layer.
+    products
+        How each layer builds many-body features, "spectral", "spatial" or "moment": one for all
+        layers or one a layer.
     correlation
         nu: the product basis reaches body order nu + 1.
-    num_bessel, radial_hidden
-        Radial basis and widths of the radial network.
+    radial_basis, num_bessel, radial_hidden
+        Kind and number of radial functions, and widths of the radial network.
+    distance_transform
+        "agnesi" compresses distances by the pair's covalent radii before the basis.
+    species_radial
+        Radial weights depend on the species of both atoms.
+    density_normalisation
+        Messages are divided by a learned local density instead of <n>.
+    gate
+        An equivariant gate after every product.
+    first_layer_residual
+        Add a linear of the species embedding to the first layer's output.
     average_neighbours
         <n>, measured on the training set, by which messages are divided.
     zbl
         Add screened nuclear repulsion at short range.
     heads
         Names of the levels of theory.
+    embeddings
+        Conditions the network reads (`tace_al.data.conditions`), and "fidelity" for the head.
+    required_conditions
+        Those that every training structure had, without which nothing is predicted.
+    spin_orbit
+        Moments feel the lattice; otherwise rotating all of them alone changes nothing.
+    outputs
+        Tensors read directly.
+    charges
+        Atomic charges: "equilibrated" or "uniform" (both sum to the total charge), or "free".
+    long_range
+        Electrostatics of the charges: "ewald", or "pme" for large cells.
+    ewald_width
+        Smearing of the charges, Angstrom.
     dtype
         Arithmetic of the network; energies are always summed in float64.
     """
@@ -45,15 +125,29 @@ class TaceConfig:
     elements: tuple[str, ...]
     cutoff: float = 5.0
     num_layers: int = 2
-    channels: int = 64
+    channels: int | tuple[int, ...] = 64
     l_edge: int = 2
     l_hidden: int = 1
+    products: tuple[Product, ...] = ("spectral",)
     correlation: int = 3
+    radial_basis: RadialBasis = "bessel"
     num_bessel: int = 8
     radial_hidden: tuple[int, ...] = (64, 64, 64)
+    distance_transform: DistanceTransform = "none"
+    species_radial: bool = False
+    density_normalisation: bool = False
+    gate: bool = False
+    first_layer_residual: bool = True
     average_neighbours: float = 10.0
     zbl: bool = True
     heads: tuple[str, ...] = ("default",)
+    embeddings: tuple[str, ...] = ()
+    required_conditions: tuple[str, ...] = ()
+    spin_orbit: bool = True
+    outputs: tuple[TensorOutput, ...] = ()
+    charges: Charges = "none"
+    long_range: LongRange = "none"
+    ewald_width: float = 1.0
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -65,7 +159,7 @@ class TaceConfig:
             )
         ordered = tuple(sorted(set(self.elements), key=lambda symbol: atomic_numbers[symbol]))
         object.__setattr__(self, "elements", ordered)
-        positive = ("cutoff", "num_layers", "channels", "correlation", "average_neighbours")
+        positive = ("cutoff", "num_layers", "correlation", "average_neighbours", "ewald_width")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
@@ -79,8 +173,97 @@ class TaceConfig:
                 f"heads = {list(self.heads)}: at least one name is needed, all different, "
                 "without dots"
             )
-        if self.dtype not in get_args(Dtype):
-            raise ConfigError(f"dtype '{self.dtype}' is not one of {', '.join(get_args(Dtype))}")
+        self._check_layers()
+        self._check_choices()
+        self._check_conditions()
+
+    def _check_layers(self) -> None:
+        """Check what may be given once or layer by layer."""
+        if isinstance(self.channels, tuple) and len(self.channels) != self.num_layers:
+            raise ConfigError(
+                f"channels = {list(self.channels)} for {self.num_layers} layers; give one number, "
+                "or one a layer"
+            )
+        if min(self.layer_channels) < 1:
+            raise ConfigError(f"channels is {self.channels}; it must be positive")
+        if len(self.products) not in (1, self.num_layers):
+            raise ConfigError(
+                f"products = {list(self.products)} for {self.num_layers} layers; give one, or one "
+                "a layer"
+            )
+        if self.correlation > 4:
+            raise ConfigError(f"correlation is {self.correlation}; products reach order 4")
+        if self.l_last > self.l_edge:
+            raise ConfigError(
+                f"the outputs need features of degree {self.l_last}, but l_edge = {self.l_edge}; "
+                "raise l_edge"
+            )
+
+    def _check_choices(self) -> None:
+        """Check every option that is one of a few words."""
+        choices: list[tuple[str, Iterable[str], Any]] = [
+            ("dtype", [self.dtype], Dtype),
+            ("products", self.products, Product),
+            ("radial_basis", [self.radial_basis], RadialBasis),
+            ("distance_transform", [self.distance_transform], DistanceTransform),
+            ("charges", [self.charges], Charges),
+            ("long_range", [self.long_range], LongRange),
+        ]
+        for name, values, kind in choices:
+            for value in values:
+                if value not in get_args(kind):
+                    raise ConfigError(f"{name} '{value}' is not one of {', '.join(get_args(kind))}")
+        if self.long_range != "none" and self.charges == "none":
+            raise ConfigError(
+                f"long_range '{self.long_range}' acts between charges; set charges to equilibrated, "
+                "uniform or free"
+            )
+
+    def _check_conditions(self) -> None:
+        """Check the names of embeddings and outputs."""
+        for name in self.embeddings:
+            if name not in (*CONDITIONS, FIDELITY):
+                raise ConfigError(
+                    f"unknown embedding '{name}'.{nearest_names(name, [*CONDITIONS, FIDELITY])}"
+                )
+        if "magnetic_field" in self.embeddings and "magnetic_moments" not in self.embeddings:
+            raise ConfigError("the embedding magnetic_field acts on magnetic_moments; add them")
+        missing = sorted(set(self.required_conditions) - set(self.conditions))
+        if missing:
+            raise ConfigError(f"required conditions {missing} are not among those the model reads")
+        names = [output.name for output in self.outputs]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"outputs {names} repeat a name")
+
+    @property
+    def layer_channels(self) -> tuple[int, ...]:
+        """Channels after each layer."""
+        if isinstance(self.channels, tuple):
+            return self.channels
+        return (self.channels,) * self.num_layers
+
+    @property
+    def layer_products(self) -> tuple[Product, ...]:
+        """Kind of product of each layer."""
+        return self.products * (self.num_layers if len(self.products) == 1 else 1)
+
+    @property
+    def l_last(self) -> int:
+        """Largest degree of the last layer's features: what the direct outputs need."""
+        return max((output.degree for output in self.outputs), default=0)
+
+    @property
+    def layer_degrees(self) -> tuple[int, ...]:
+        """Largest degree of the features after each layer."""
+        return (self.l_hidden,) * (self.num_layers - 1) + (self.l_last,)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions to read from a frame."""
+        names = [name for name in self.embeddings if name != FIDELITY]
+        if self.charges in ("equilibrated", "uniform") and "total_charge" not in names:
+            names.append("total_charge")
+        return tuple(names)
 
     @property
     def numbers(self) -> list[int]:
@@ -101,10 +284,16 @@ class TaceConfig:
         for name in content:
             if name not in known:
                 raise ConfigError(f"unknown model option '{name}'.{nearest_names(name, known)}")
-        tuples = {"elements", "radial_hidden", "heads"}
         arguments: dict[str, Any] = {
-            name: tuple(value) if name in tuples else value for name, value in content.items()
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
         }
+        if isinstance(arguments.get("products"), str):
+            arguments["products"] = (arguments["products"],)
+        arguments["outputs"] = tuple(
+            TensorOutput(**output) if isinstance(output, dict) else output
+            for output in arguments.get("outputs", ())
+        )
         return cls(**arguments)
 
 

@@ -38,7 +38,7 @@ def evaluate(
     model: Tace, frames: Sequence[Atoms], *, batch_size: int = 16, head: str | None = None
 ) -> Metrics:
     """Return the errors of a model on labelled frames (keys as `tace_al.model.labelled_batch`)."""
-    parts = [labelled(atoms, model.config.cutoff) for atoms in frames]
+    parts = [labelled(atoms, model.config, head=head) for atoms in frames]
     return evaluate_parts(model, parts, batch_size=batch_size, head=head)
 
 
@@ -52,13 +52,15 @@ def evaluate_parts(
     """Return the errors of a model on structures that are already graphs."""
     energy_errors, force_errors, stress_errors = [], [], []
     for batch in batches(parts, batch_size, device=model.embedding.device):
-        output = model.evaluate(batch.graph, stress=batch.has_stress, head=head)
+        output = model.evaluate(batch.graph, batch.names, head=head or batch.heads)
         counts = batch.graph.atom_counts()
-        energy_errors.append(((output.energy - batch.energy) / counts).detach())
-        if output.forces is not None:
-            force_errors.append((output.forces.detach() - batch.forces).ravel())
-        if output.stress is not None:
-            stress_errors.append((output.stress.detach() - batch.stress).ravel())
+        targets = batch.targets
+        if "energy" in targets:
+            energy_errors.append((output.energy - targets["energy"]) / counts)
+        if "forces" in targets:
+            force_errors.append((output.forces - targets["forces"]).ravel())
+        if "stress" in targets:
+            stress_errors.append((output.stress - targets["stress"]).ravel())
     energy = _rmse_mae(energy_errors)
     forces = _rmse_mae(force_errors)
     stress = _rmse_mae(stress_errors)

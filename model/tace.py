@@ -1,16 +1,14 @@
 """The Tensor Atomic Cluster Expansion network (arXiv 2509.14961).
 
 Per layer: neighbours' features are coupled with harmonics of the edges and summed (interaction),
-symmetric powers of the sum build the many-body features (product), a species-dependent linear of
-the layer's input is added (residual). Heads read the invariant part after every layer.
-
-Energies depend on positions and cells only through the edge vectors r_ij, so one derivative
-g_ij = dE/dr_ij gives everything: force_i = -sum_j g_ij + sum_j g_ji, and the stress
-(1/V) sum_ij r_ij g_ij^T, equal to (1/V) dE/dstrain (compressed < 0).
+conditions such as fields are added, symmetric powers of the sum build the many-body features
+(product), a species-dependent linear of the layer's input is added (residual). Heads read the
+invariant part after every layer; charges and declared tensors are read in the same way.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -18,65 +16,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.core.errors import ModelError
+from tace_al.data.conditions import CONDITIONS, describe_place
 from tace_al.data.graph import AtomicGraph
+from tace_al.model import derivatives
 from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head
+from tace_al.model.inputs import Geometry, NetworkInputs, edge_slots, slot_vectors
 from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.linear import SpeciesGroups, SpeciesLinear
+from tace_al.model.outputs import NetworkOutput, TaceOutput, check_outputs
 from tace_al.model.product import SpectralProduct
 from tace_al.model.radial import BesselBasis, polynomial_cutoff
 from tace_al.model.zbl import ZBL
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaceOutput:
-    """What the network says about a batch.
-
-    Parameters
-    ----------
-    energy
-        (systems,) eV, float64.
-    node_energy
-        (atoms,) eV, float64; sums to `energy`.
-    forces
-        (atoms, 3) eV/Angstrom, -dE/dr.
-    stress
-        (systems, 3, 3) eV/Angstrom^3, (1/V) dE/dstrain; NaN for structures without a volume.
-    descriptors
-        (atoms, num_layers * channels) invariant features of each atom.
-    """
-
-    energy: Float[Tensor, " systems"]
-    node_energy: Float[Tensor, " atoms"]
-    forces: Float[Tensor, "atoms 3"] | None
-    stress: Float[Tensor, "systems 3 3"] | None
-    descriptors: Float[Tensor, "atoms features"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkInputs:
-    """The discrete part of a batch, atoms sorted by species.
-
-    Parameters
-    ----------
-    groups
-        Species of the sorted atoms.
-    edges
-        Edges that end at each sorted atom, filled up to one length with the number of edges, which
-        stands for no edge.
-    sender
-        Sorted place of the atom where each of them begins.
-    place
-        Sorted place of each atom of the graph.
-    """
-
-    groups: SpeciesGroups
-    edges: Int[Tensor, "atoms slots"]
-    sender: Int[Tensor, "atoms slots"]
-    place: Int[Tensor, " atoms"]
 
 
 @final
@@ -200,44 +154,134 @@ class Tace(nn.Module):
             )
         return species
 
-    def inputs(self, graph: AtomicGraph) -> NetworkInputs:
-        """Return what `forward` reads, with atoms sorted by species."""
+    def inputs(
+        self,
+        graph: AtomicGraph,
+        *,
+        head: str | Sequence[str] | None = None,
+        variables: derivatives.Variables | None = None,
+    ) -> NetworkInputs:
+        """Return what `forward` reads, with atoms sorted by species.
+
+        Parameters
+        ----------
+        graph
+            A batch with the conditions of `config.conditions`.
+        head
+            Name of the head, or one name a structure; the first head by default.
+        variables
+            Conditions, positions and cells to take instead of the graph's.
+
+        Raises
+        ------
+        ModelError
+            An element, head or required condition is missing.
+        """
         species = self.species(graph.numbers)
         order = torch.argsort(species, stable=True)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
         counts = torch.bincount(species, minlength=len(self.config.elements)).tolist()
         edges = edge_slots(place[graph.receiver], graph.num_atoms)
+        system_index = graph.system_index[order]
+        heads, head_of_system = self._heads_of(graph, head)
+        geometry = None
+        if self.reads_positions:
+            moved = variables is not None and variables.positions is not None
+            positions = variables.positions if moved else graph.positions
+            cells = variables.cells if moved else graph.cells
+            geometry = Geometry(
+                positions=positions.index_select(0, order), cells=cells, pbc=graph.pbc
+            )
         return NetworkInputs(
             groups=SpeciesGroups(species=species[order], counts=counts),
             edges=edges,
             sender=nn.functional.pad(place[graph.sender], (0, 1))[edges],
             place=place,
+            system_index=system_index,
+            num_systems=graph.num_systems,
+            heads=heads,
+            head_index=None if head_of_system is None else head_of_system[system_index],
+            conditions=self._conditions_of(graph, variables, order),
+            geometry=geometry,
         )
+
+    def _heads_of(
+        self, graph: AtomicGraph, head: str | Sequence[str] | None
+    ) -> tuple[tuple[str, ...], Int[Tensor, " systems"] | None]:
+        """Return the heads that read a batch and, if several, which reads each structure."""
+        if head is None or isinstance(head, str):
+            name = head or self.config.heads[0]
+            self.head(name)
+            return (name,), None
+        if len(head) != graph.num_systems:
+            raise ModelError(f"{len(head)} heads are named for {graph.num_systems} structures")
+        present = tuple(dict.fromkeys(head))
+        for name in present:
+            self.head(name)
+        if len(present) == 1:
+            return present, None
+        places = [present.index(name) for name in head]
+        return present, torch.tensor(places, device=graph.numbers.device)
+
+    def _conditions_of(
+        self,
+        graph: AtomicGraph,
+        variables: derivatives.Variables | None,
+        order: Int[Tensor, " atoms"],
+    ) -> dict[str, Tensor]:
+        """Return the conditions of each sorted atom in the network's dtype.
+
+        Raises
+        ------
+        ModelError
+            One that every training structure had is absent.
+        """
+        given = graph.conditions if variables is None else variables.conditions
+        gathered = {}
+        for name in self.config.conditions:
+            if name not in graph.conditions:
+                raise ModelError(
+                    f"this model reads {name}, which the batch was made without; build it with "
+                    f"graph_from_atoms(atoms, cutoff, conditions=model.config.conditions)"
+                )
+            if name in self.config.required_conditions and graph.conditions[name].isnan().any():
+                raise ModelError(
+                    f"this model was trained with {name} on every structure, and one here has "
+                    f"none; set {describe_place(name)}"
+                )
+            per_structure = CONDITIONS[name].per == "structure"
+            rows = graph.system_index[order] if per_structure else order
+            gathered[name] = given[name].index_select(0, rows).to(self.embedding.dtype)
+        return gathered
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether absolute positions matter, not edge vectors alone."""
+        return self.config.charges != "none"
 
     def forward(
         self,
         vectors: Float[Tensor, "edges 3"],
         inputs: NetworkInputs,
-        head: str | None = None,
-    ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms features"]]:
-        """Return site energies (eV, float64) and invariant descriptors of the sorted atoms.
+        outputs: Sequence[str] = (),
+    ) -> NetworkOutput:
+        """Return site energies, descriptors and direct outputs of the sorted atoms.
 
-        A pure function of the edge vectors r_ij (Angstrom, the network's dtype) and the weights, so
-        that `torch.func` transforms apply; `evaluate` is the way to energies, forces and stress.
+        A pure function of the edge vectors r_ij (Angstrom, the network's dtype), the inputs and the
+        weights, so that `torch.func` transforms apply; `evaluate` is the way to everything else.
         """
         groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
         num_atoms, num_slots = sender.shape
         # an empty slot holds a vector far beyond every cutoff
-        slots = nn.functional.pad(vectors, (0, 0, 0, 1), value=10.0 * self.config.cutoff)
-        slots = slots.index_select(0, inputs.edges.reshape(-1))  # (atoms * slots, 3)
+        slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
         r = slots.norm(dim=1)
         envelope = polynomial_cutoff(r, self.config.cutoff)
         radial = self.radial_basis(r, envelope)
         harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(num_atoms, num_slots, -1)
         harmonics = harmonics.transpose(1, 2)
         features = self.embedding.index_select(0, species).unsqueeze(1)  # (atoms, 1, channels)
-        layer_scalars = []
+        layers = []
         for interaction, product, residual in zip(
             self.interactions, self.products, self.residuals, strict=True
         ):
@@ -248,88 +292,90 @@ class Tace(nn.Module):
                 missing = updated.shape[1] - carried.shape[1]
                 carried = nn.functional.pad(carried, (0, 0, 0, missing))
             features = (updated + carried) * math.sqrt(0.5)
-            layer_scalars.append(features[:, 0])
+            layers.append(features)
         coordination = envelope.reshape(num_atoms, num_slots).sum(dim=1)
-        energy = self.head(head)(layer_scalars, species, coordination)
+        layer_scalars = [layer[:, 0] for layer in layers]
+        energy = self._site_energy(layer_scalars, inputs, coordination)
         if self.zbl is not None:
             repulsion = self.zbl(r.reshape(num_atoms, num_slots), species[sender], species)
             energy = energy + repulsion.sum(dim=1).double()
-        return energy, torch.cat(layer_scalars, dim=1)
+        return NetworkOutput(energy, torch.cat(layer_scalars, dim=1), {})
+
+    def _site_energy(
+        self,
+        layer_scalars: Sequence[Float[Tensor, "atoms channels"]],
+        inputs: NetworkInputs,
+        coordination: Float[Tensor, " atoms"],
+    ) -> Float[Tensor, " atoms"]:
+        """Return the site energies that each atom's head reads."""
+        species = inputs.groups.species
+        energies = [self.head(name)(layer_scalars, species, coordination) for name in inputs.heads]
+        energy = energies[0]
+        for index, other in enumerate(energies[1:], start=1):
+            assert inputs.head_index is not None
+            energy = torch.where(inputs.head_index == index, other, energy)
+        return energy
 
     def evaluate(
         self,
         graph: AtomicGraph,
+        outputs: Sequence[str] = ("forces",),
         *,
-        forces: bool = True,
-        stress: bool = False,
+        head: str | Sequence[str] | None = None,
         create_graph: bool = False,
-        head: str | None = None,
     ) -> TaceOutput:
-        """Return energies, forces and stresses of a batch.
+        """Return energies and whatever else is named (`tace_al.model.outputs`).
 
-        `create_graph` keeps the graph of the forces, so that a loss on them can be differentiated.
+        Parameters
+        ----------
+        graph
+            A batch with the conditions of `config.conditions`.
+        outputs
+            Names besides "energy", "node_energy" and "descriptors", which are always there.
+            Nothing else is computed.
+        head
+            Name of the head, or one name a structure; the first head by default.
+        create_graph
+            Keep the graph of every output, so that a loss on them can be differentiated.
+
+        Raises
+        ------
+        ModelError
+            An output, head, element or condition is not there.
         """
-        vectors = graph.edge_vectors().to(self.embedding.dtype)
-        derivative = forces or stress
-        vectors.requires_grad_(derivative)
-        inputs = self.inputs(graph)
-        sorted_energy, sorted_descriptors = self(vectors, inputs, head)
-        node_energy = sorted_energy.index_select(0, inputs.place)
-        energy = torch.zeros(
-            graph.num_systems, dtype=torch.float64, device=node_energy.device
-        ).index_add(0, graph.system_index, node_energy)
-        gradient = (
-            torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)[0]
-            if derivative
-            else None
+        names = frozenset(outputs)
+        check_outputs(names, self.config)
+        direct = names & {output.name for output in self.config.outputs}
+        derived = names - direct
+        variables = derivatives.variables_of(
+            graph, derived, self.embedding.dtype, absolute=self.reads_positions
         )
+        inputs = self.inputs(graph, head=head, variables=variables)
+        with torch.set_grad_enabled(create_graph or bool(derived)):
+            network = self(variables.vectors, inputs, tuple(sorted(names)))
+        node_energy = inputs.unsorted(network.node_energy)
+        energy = inputs.total(network.node_energy)
+        tensors = self._direct(network, inputs, direct)
+        tensors |= derivatives.derived_outputs(
+            energy, variables, graph, derived, create_graph=create_graph
+        )
+        descriptors = inputs.unsorted(network.descriptors)
         if not create_graph:  # nothing that follows is to be differentiated
             energy, node_energy = energy.detach(), node_energy.detach()
-            vectors, sorted_descriptors = vectors.detach(), sorted_descriptors.detach()
+            descriptors = descriptors.detach()
+            tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         return TaceOutput(
-            energy=energy,
-            node_energy=node_energy,
-            forces=edge_forces(gradient, graph) if gradient is not None and forces else None,
-            stress=(
-                edge_stress(gradient, vectors, graph) if gradient is not None and stress else None
-            ),
-            descriptors=sorted_descriptors.index_select(0, inputs.place),
+            energy=energy, node_energy=node_energy, descriptors=descriptors, tensors=tensors
         )
 
-
-def edge_slots(receiver: Int[Tensor, " edges"], num_atoms: int) -> Int[Tensor, "atoms slots"]:
-    """Return the edges that end at each atom, in rows of one length.
-
-    Rows are filled with the number of edges; there is at least one column.
-    """
-    num_edges = receiver.shape[0]
-    order = torch.argsort(receiver, stable=True)
-    counts = torch.bincount(receiver, minlength=num_atoms)
-    width = max(int(counts.max()), 1) if num_edges else 1
-    ends = torch.cumsum(counts, dim=0)
-    column = torch.arange(num_edges, device=receiver.device) - (ends - counts)[receiver[order]]
-    slots = torch.full((num_atoms, width), num_edges, device=receiver.device)
-    slots[receiver[order], column] = order
-    return slots
-
-
-def edge_forces(gradient: Float[Tensor, "edges 3"], graph: AtomicGraph) -> Float[Tensor, "atoms 3"]:
-    """Return -dE/dr_i from g_ij = dE/dr_ij with r_ij = r_i - r_j."""
-    forces = torch.zeros(graph.num_atoms, 3, dtype=gradient.dtype, device=gradient.device)
-    return forces.index_add(0, graph.sender, gradient).index_add(0, graph.receiver, -gradient)
-
-
-def edge_stress(
-    gradient: Float[Tensor, "edges 3"], vectors: Float[Tensor, "edges 3"], graph: AtomicGraph
-) -> Float[Tensor, "systems 3 3"]:
-    """Return (1/V) sum_ij r_ij g_ij^T, made symmetric; NaN where a structure has no volume."""
-    outer = vectors.unsqueeze(2) * gradient.unsqueeze(1)
-    virial = torch.zeros(
-        graph.num_systems, 3, 3, dtype=gradient.dtype, device=gradient.device
-    ).index_add(0, graph.system_index[graph.sender], outer)
-    symmetric = 0.5 * (virial + virial.transpose(1, 2))
-    volumes = graph.volumes.to(symmetric.dtype)[:, None, None]
-    bounded = ~torch.isnan(volumes)
-    # divide by a finite number everywhere: NaN in a masked branch would poison the gradient
-    stress = symmetric / torch.where(bounded, volumes, torch.ones_like(volumes))
-    return torch.where(bounded, stress, torch.full_like(stress, math.nan))
+    def _direct(
+        self, network: NetworkOutput, inputs: NetworkInputs, names: frozenset[str]
+    ) -> dict[str, Tensor]:
+        """Return declared tensors, summed over each structure where they belong to structures."""
+        kinds = {output.name: output.per for output in self.config.outputs}
+        return {
+            name: inputs.total(network.tensors[name])
+            if kinds[name] == "structure"
+            else inputs.unsorted(network.tensors[name])
+            for name in names
+        }

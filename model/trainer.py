@@ -28,7 +28,8 @@ from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.moving_average import MovingAverage
 from tace_al.model.radial import BASIS_GAIN, polynomial_cutoff
 from tace_al.model.reference_energies import fit_reference_energies
-from tace_al.model.tace import Tace, TaceOutput
+from tace_al.model.outputs import TaceOutput
+from tace_al.model.tace import Tace
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +188,8 @@ def _labelled_parts(frames: Sequence[Atoms], config: TaceConfig) -> list[Labelle
                 f"structure {index} contains {', '.join(unknown)}, the model is made for "
                 f"{', '.join(config.elements)}; add the element or leave the structure out"
             )
-        part = labelled(atoms, config.cutoff)
-        if any(bool(label.isinf().any()) for label in (part.energy, part.forces, part.stress)):
+        part = labelled(atoms, config)
+        if any(bool(label.isinf().any()) for label in part.targets.values()):
             raise TrainingError(
                 f"a label of structure {index} is infinite; repair or remove that structure"
             )
@@ -217,7 +218,10 @@ def prepare_model(
     _scale_radial_weights(model, graphs)
     element = {z: i for i, z in enumerate(config.numbers)}
     shifts = [
-        (float(part.energy) - sum(e0[element[z]] for z in part.graph.numbers.tolist()))
+        (
+            float(part.targets.get("energy", torch.nan))
+            - sum(e0[element[z]] for z in part.graph.numbers.tolist())
+        )
         / part.graph.num_atoms
         for part in graphs
     ]
@@ -365,7 +369,9 @@ class _Run:
 
     def _output(self, batch: LabelledBatch, *, create_graph: bool) -> TaceOutput:
         """Return what the model says of a batch."""
-        return self.model.evaluate(batch.graph, stress=batch.has_stress, create_graph=create_graph)
+        return self.model.evaluate(
+            batch.graph, batch.names, head=batch.heads, create_graph=create_graph
+        )
 
     def _weights(self, progress: float) -> LossWeights:
         """Return the weights of the loss; the energy's grows over the second half of the run."""

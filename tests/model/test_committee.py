@@ -42,7 +42,7 @@ def test_the_committee_says_what_its_members_say(
     predictions = Committee(members).predict(frames(), stress=True, descriptors=True)
     for atoms, prediction in zip(frames(), predictions, strict=True):
         graph = graph_from_atoms(atoms, 5.0)
-        outputs = [member.evaluate(graph, stress=True) for member in members]
+        outputs = [member.evaluate(graph, ("forces", "stress")) for member in members]
         energies = [output.energy.item() for output in outputs]
         assert prediction.member_energies == pytest.approx(energies, abs=1e-10)
         forces = np.array([output.forces.detach().numpy() for output in outputs])

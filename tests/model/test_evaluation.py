@@ -17,7 +17,7 @@ def test_errors_are_those_of_each_frame_by_itself(make_crystals) -> None:  # typ
     metrics = evaluate(model, frames, batch_size=2)
     energy, forces, stress = [], [], []
     for atoms in frames:
-        output = model.evaluate(graph_from_atoms(atoms, 5.0), stress=True)
+        output = model.evaluate(graph_from_atoms(atoms, 5.0), ("forces", "stress"))
         energy.append((output.energy.item() - atoms.info["REF_energy"]) / len(atoms))
         forces.append(output.forces.detach().numpy() - atoms.arrays["REF_forces"])
         stress.append(output.stress.detach().numpy()[0] - atoms.info["REF_stress"])

@@ -110,7 +110,7 @@ def test_only_structures_with_a_volume_have_a_stress() -> None:
     graph = batch_graphs(
         [graph_from_atoms(molecule("H2O"), 5.0), graph_from_atoms(bulk("Cu"), 5.0)]
     )
-    stress = model.evaluate(graph, stress=True).stress
+    stress = model.evaluate(graph, ("stress",)).stress
     assert torch.isnan(stress[0]).all()
     assert torch.isfinite(stress[1]).all()
     assert torch.allclose(stress[1], stress[1].T, atol=1e-14)

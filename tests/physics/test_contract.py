@@ -13,7 +13,8 @@ from ase.build import bulk, fcc111, make_supercell, molecule
 from scipy.spatial.transform import Rotation
 
 from tace_al.data.graph import batch_graphs, graph_from_atoms
-from tace_al.model.tace import Tace, TaceOutput
+from tace_al.model.outputs import TaceOutput
+from tace_al.model.tace import Tace
 
 CUTOFF = 4.0
 EXACT = 1e-10
@@ -80,7 +81,7 @@ def atoms(request: pytest.FixtureRequest) -> Atoms:
 
 def evaluate(model: Tace, *frames: Atoms) -> TaceOutput:
     graph = batch_graphs([graph_from_atoms(frame, CUTOFF) for frame in frames])
-    return model.evaluate(graph, stress=True)
+    return model.evaluate(graph, ("forces", "stress"))
 
 
 def close(first: torch.Tensor, second: torch.Tensor, tolerance: float = EXACT) -> bool:
@@ -274,9 +275,9 @@ def test_vacuum_along_an_open_direction_does_not_count(model: Tace) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cpu_and_cuda_agree(model: Tace, atoms: Atoms) -> None:
     graph = graph_from_atoms(atoms, CUTOFF)
-    here = model.evaluate(graph, stress=True)
+    here = model.evaluate(graph, ("forces", "stress"))
     try:
-        there = model.to("cuda").evaluate(graph.to("cuda"), stress=True)
+        there = model.to("cuda").evaluate(graph.to("cuda"), ("forces", "stress"))
     finally:
         model.to("cpu")
     assert close(here.energy, there.energy.cpu())

@@ -1,0 +1,149 @@
+"""What a model answers with, and the names under which it is asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tace_al.core.errors import ModelError, nearest_names
+from tace_al.data.conditions import describe_place
+from tace_al.model.config import TaceConfig
+
+ALWAYS = (
+    "energy",
+    "node_energy",
+    "descriptors",
+    "forces",
+    "stress",
+    "virial",
+    "atomic_virials",
+    "hessian",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaceOutput:
+    """What the network says about a batch; `output["dipole"]` is any output by its name.
+
+    Parameters
+    ----------
+    energy
+        (systems,) eV, float64.
+    node_energy
+        (atoms,) eV, float64; sums to `energy`.
+    descriptors
+        (atoms, sum of the layers' channels) invariant features of each atom.
+    tensors
+        Everything else that was asked for, by name.
+    """
+
+    energy: Float[Tensor, " systems"]
+    node_energy: Float[Tensor, " atoms"]
+    descriptors: Float[Tensor, "atoms features"]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def forces(self) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) eV/Angstrom, -dE/dr."""
+        return self["forces"]
+
+    @property
+    def stress(self) -> Float[Tensor, "systems 3 3"]:
+        """(systems, 3, 3) eV/Angstrom^3, (1/V) dE/dstrain; NaN without a volume."""
+        return self["stress"]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return an output by name."""
+        if name in ("energy", "node_energy", "descriptors"):
+            return getattr(self, name)
+        if name not in self.tensors:
+            raise ModelError(f"'{name}' was not asked for; evaluate with outputs=[..., '{name}']")
+        return self.tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether an output was computed."""
+        return name in ("energy", "node_energy", "descriptors") or name in self.tensors
+
+
+class NetworkOutput(NamedTuple):
+    """What the network computes for the sorted atoms.
+
+    Parameters
+    ----------
+    node_energy
+        (atoms,) eV, float64.
+    descriptors
+        (atoms, features) invariant features of every layer.
+    tensors
+        Direct outputs by name, one entry an atom.
+    """
+
+    node_energy: Tensor
+    descriptors: Tensor
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputShape:
+    """Shape of an output: so many numbers for each structure or atom."""
+
+    per: Literal["structure", "atom"]
+    shape: tuple[int, ...] = ()
+
+
+_SHAPES = {
+    "energy": OutputShape(per="structure"),
+    "forces": OutputShape(per="atom", shape=(3,)),
+    "stress": OutputShape(per="structure", shape=(3, 3)),
+    "dipole": OutputShape(per="structure", shape=(3,)),
+    "polarizability": OutputShape(per="structure", shape=(3, 3)),
+    "born_charges": OutputShape(per="atom", shape=(3, 3)),
+    "charges": OutputShape(per="atom"),
+    "magnetic_forces": OutputShape(per="atom", shape=(3,)),
+}
+
+
+def output_shapes(config: TaceConfig) -> dict[str, OutputShape]:
+    """Return the shape of every output a model of this shape can be trained on."""
+    available = available_outputs(config)
+    shapes = {name: shape for name, shape in _SHAPES.items() if name in available}
+    declared = {
+        output.name: OutputShape(per=output.per, shape=(3,) * output.rank)
+        for output in config.outputs
+    }
+    return shapes | declared
+
+
+def available_outputs(config: TaceConfig) -> tuple[str, ...]:
+    """Return the names a model of this shape can be asked for."""
+    names = [*ALWAYS]
+    if "electric_field" in config.embeddings:
+        names += ["dipole", "polarizability", "born_charges"]
+    if "magnetic_moments" in config.embeddings:
+        names.append("magnetic_forces")
+    if config.charges != "none":
+        names += ["charges", "dipole", "born_charges"]
+    names += [output.name for output in config.outputs]
+    return tuple(dict.fromkeys(names))
+
+
+def check_outputs(names: frozenset[str], config: TaceConfig) -> None:
+    """Refuse names that the model has no answer to, saying which it has.
+
+    Raises
+    ------
+    ModelError
+        A name is unknown, or needs an option the model was not made with.
+    """
+    available = available_outputs(config)
+    for name in sorted(names):
+        if name in available:
+            continue
+        hint = nearest_names(name, available)
+        if name in ("dipole", "polarizability", "born_charges"):
+            hint = " Derived ones need a model trained with the electric_field embedding."
+        if name == "magnetic_forces":
+            hint = f" They need a model that reads {describe_place('magnetic_moments')}."
+        raise ModelError(f"this model has no output '{name}'; it has {', '.join(available)}.{hint}")
