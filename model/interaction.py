@@ -10,9 +10,15 @@ times channels to channels, comes after the sum over neighbours, and so does the
 With every atom given the same number of edge slots, the sum is one small matrix product per atom,
 (2 l2 + 1, slots) x (slots, components and channels), and nothing as large as edges x components x
 channels is scattered or coupled.
+
+Options (`docs/theory/interaction_options.md`): radial weights that know the pair of species, a
+learned density in place of the constant <n>, and another width out than in. In the first layer,
+where features depend on species alone, rows of `features` may be species instead of atoms: hand
+over the embedding table and, as `sender`, the species of each sender.
 """
 
 import math
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -21,6 +27,8 @@ from torch import Tensor, nn
 
 from tace_al.model import cartesian
 from tace_al.model.radial import RadialNetwork
+
+DENSITY_WIDTH = 16
 
 
 def message_paths(l_feature: int, l_edge: int, l_message: int) -> list[tuple[int, int, int]]:
@@ -64,6 +72,61 @@ def message_couplings(
     return torch.stack(rows)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InteractionOptions:
+    """What an interaction does beyond the plain message.
+
+    Parameters
+    ----------
+    channels_out
+        Channels of radial weights and messages; 0 for as many as the features have.
+    num_species
+        Species of the model; read by `species_radial` only.
+    species_radial
+        Radial weights depend on the species of receiver and sender.
+    density_normalisation
+        Messages are divided by a learned density instead of <n> alone.
+    """
+
+    channels_out: int = 0
+    num_species: int = 0
+    species_radial: bool = False
+    density_normalisation: bool = False
+
+
+PLAIN = InteractionOptions()
+
+
+@final
+class LocalDensity(nn.Module):
+    """A smooth, learned count of neighbours: what a message is divided by, in units of <n>.
+
+        d_i = softplus(a) + softplus(b) (1/<n>) sum_j tanh(q(r_ij)^2)
+
+    (the idea of the density blocks of MACE, arXiv 2206.07697). q is a small radial network, so d_i
+    is as smooth at the cutoff as the basis; softplus(a) keeps it above zero without neighbours.
+    """
+
+    def __init__(self, num_radial: int, num_species: int) -> None:
+        super().__init__()
+        self.radial = RadialNetwork(num_radial, (DENSITY_WIDTH,), 1, num_species=num_species)
+        start = torch.tensor([0.5, 1.0])  # d_i is about 1 where an atom has <n> neighbours
+        self.offset_and_slope = nn.Parameter(torch.log(torch.expm1(start)))
+
+    def forward(
+        self,
+        radial_basis: Float[Tensor, "edges radial"],
+        pairs: Int[Tensor, " edges"] | None,
+        sender: Int[Tensor, "atoms slots"],
+        inverse_neighbours: Tensor,
+    ) -> Float[Tensor, " atoms"]:
+        """Return d_i."""
+        contributions = torch.tanh(self.radial(radial_basis, pairs).square())
+        count = contributions.reshape(sender.shape).sum(dim=1) * inverse_neighbours
+        offset, slope = nn.functional.softplus(self.offset_and_slope).unbind()
+        return offset + slope * count
+
+
 @final
 class SpectralInteraction(nn.Module):
     """Messages of degree 0..l_message from features of degree 0..l_feature."""
@@ -77,8 +140,12 @@ class SpectralInteraction(nn.Module):
         num_radial: int,
         radial_hidden: tuple[int, ...],
         average_neighbours: float,
+        options: InteractionOptions = PLAIN,
     ) -> None:
         super().__init__()
+        width = options.channels_out or channels
+        num_species = options.num_species if options.species_radial else 0
+        assert num_species or not options.species_radial, "species_radial needs num_species"
         paths = message_paths(l_feature, l_edge, l_edge)
         self.num_paths = len(paths)
         self.pairs = [
@@ -91,29 +158,57 @@ class SpectralInteraction(nn.Module):
         self.inverse_neighbours: Tensor  # may differ in it
         self.register_buffer("couplings", message_couplings(paths, l_edge), persistent=False)
         self.couplings: Tensor
-        self.radial = RadialNetwork(num_radial, radial_hidden, self.num_paths * channels)
-        self.up = nn.Parameter(torch.randn(l_feature + 1, channels, channels))
-        self.mix = nn.ParameterList(
-            nn.Parameter(torch.randn(count * channels, channels)) for count in self.paths_per_degree
+        self.radial = RadialNetwork(
+            num_radial, radial_hidden, self.num_paths * width, num_species=num_species
         )
+        self.up = nn.Parameter(torch.randn(l_feature + 1, channels, width))
+        self.mix = nn.ParameterList(
+            nn.Parameter(torch.randn(count * width, width)) for count in self.paths_per_degree
+        )
+        self.density = (
+            LocalDensity(num_radial, num_species) if options.density_normalisation else None
+        )
+
+    def scale_radial_inputs(self, factor: float) -> None:
+        """Multiply the first radial weights, so that a basis of another size enters as this one."""
+        networks = [self.radial] if self.density is None else [self.radial, self.density.radial]
+        with torch.no_grad():
+            for network in networks:
+                network.weights[0].mul_(factor)
 
     def forward(
         self,
-        features: Float[Tensor, "atoms dim_in channels"],
+        features: Float[Tensor, "sources dim_in channels_in"],
         harmonics: Float[Tensor, "atoms dim_edge slots"],
         radial_basis: Float[Tensor, "atoms*slots radial"],
         sender: Int[Tensor, "atoms slots"],
+        *,
+        pairs: Int[Tensor, " atoms*slots"] | None = None,
     ) -> Float[Tensor, "atoms dim_message channels"]:
-        """Return the messages of every atom; empty slots have a radial basis of zero."""
+        """Return the messages of every atom; empty slots have a radial basis of zero.
+
+        Parameters
+        ----------
+        features
+            Features of the rows that `sender` names: atoms, or species in the first layer.
+        harmonics
+            Y_l of each edge slot.
+        radial_basis
+            Radial functions under the envelope, row by row of the slots.
+        sender
+            Row of `features` that each slot reads.
+        pairs
+            Species of both ends (`tace_al.model.radial.species_pairs`); read by `species_radial`.
+        """
         num_atoms, num_slots = sender.shape
-        channels = features.shape[2]
-        up = self.up / math.sqrt(channels)
+        channels = self.up.shape[2]
+        up = self.up / math.sqrt(features.shape[2])
         sources = [
             (degree @ matrix).index_select(0, sender.reshape(-1))
             for degree, matrix in zip(cartesian.split_degrees(features), up, strict=True)
         ]
         angular = cartesian.split_degrees(harmonics)
-        weights = self.radial(radial_basis).reshape(num_atoms, num_slots, -1, 1, channels)
+        weights = self.radial(radial_basis, pairs).reshape(num_atoms, num_slots, -1, 1, channels)
         counts = [count for _, _, count in self.pairs]
         sums = []
         for (l1, l2, _), weight in zip(self.pairs, weights.split(counts, dim=2), strict=True):
@@ -127,4 +222,8 @@ class SpectralInteraction(nn.Module):
         for l, (block, mix) in enumerate(zip(coupled.split(sizes, dim=1), self.mix, strict=True)):
             block = block.reshape(num_atoms, 2 * l + 1, -1)  # (atoms, 2 l + 1, paths * channels)
             messages.append(block @ (mix / math.sqrt(mix.shape[0])))
-        return torch.cat(messages, dim=1)
+        message = torch.cat(messages, dim=1)
+        if self.density is None:
+            return message
+        density = self.density(radial_basis, pairs, sender, self.inverse_neighbours)
+        return message / density[:, None, None]

@@ -49,15 +49,19 @@ class DegreeLinear(nn.Module):
 class SpeciesLinear(nn.Module):
     """One channel-mixing matrix a species and degree (the residual connection)."""
 
-    def __init__(self, l_max: int, channels: int, num_species: int) -> None:
+    def __init__(
+        self, l_max: int, channels: int, num_species: int, *, channels_out: int = 0
+    ) -> None:
+        """Make matrices from `channels` to `channels_out`; 0 for as many out as in."""
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, channels))
+        width = channels_out or channels
+        self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, width))
 
     def forward(
         self, features: Float[Tensor, "atoms components_in channels"], groups: SpeciesGroups
-    ) -> Float[Tensor, "atoms components channels"]:
+    ) -> Float[Tensor, "atoms components channels_out"]:
         """Return the mixed features of atoms sorted by species; higher degrees are left out."""
-        weight = self.weight / math.sqrt(self.weight.shape[-1])
+        weight = self.weight / math.sqrt(self.weight.shape[-2])
         mixed = []
         for matrices, block in zip(weight, features.split(list(groups.counts)), strict=True):
             if block.shape[0]:
