@@ -9,6 +9,7 @@ few products of components that its couplings need, followed by one small matrix
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, final
 
@@ -19,6 +20,10 @@ from torch import Tensor, nn
 
 from tace_al.model import cartesian
 from tace_al.model.linear import DegreeLinear, SpeciesGroups
+
+NUM_SAMPLES = 256
+"""Random messages on which paths are compared: more than there are independent scalars of any order
+(51 at l_max = 4, correlation 4)."""
 
 
 class Path(NamedTuple):
@@ -34,40 +39,67 @@ class Path(NamedTuple):
 def independent_paths(l_max: int, correlation: int) -> tuple[tuple[Path, ...], ...]:
     """Return, for each order n = 1..correlation, linearly independent paths of degree <= l_max.
 
-    Independence is decided in float64 on random messages by Gram-Schmidt in the given order; the
-    accepted and refused paths differ by many orders of magnitude in what they leave over.
+    Independence is decided in float64 on random messages. Counts for l_max = 3: 4, 15, 49 and 144
+    paths of order 1 to 4, out of 4, 23, 137 and 818 couplings.
     """
     generator = np.random.default_rng(0)
-    num_samples = 64
-    message = generator.normal(size=(num_samples, cartesian.num_components(l_max)))
+    message = generator.normal(size=(NUM_SAMPLES, cartesian.num_components(l_max)))
     orders = [tuple(Path(-1, 0, l, l) for l in range(l_max + 1))]
     values = [message[:, cartesian.degree_slice(l)] for l in range(l_max + 1)]
     for _ in range(1, correlation):
         accepted: list[Path] = []
         accepted_values: list[np.ndarray] = []
         for l3 in range(l_max + 1):
-            basis: list[np.ndarray] = []
-            for parent, path in enumerate(orders[-1]):
-                for l2 in range(l_max + 1):
-                    if not cartesian.couples(path.l3, l2, l3):
-                        continue
-                    value = np.einsum(
-                        "sa,sb,abc->sc",
-                        values[parent],
-                        message[:, cartesian.degree_slice(l2)],
-                        cartesian.coupling(path.l3, l2, l3),
-                    )
-                    rest = value.ravel() / np.linalg.norm(value)
-                    for _ in range(2):  # twice is enough (Parlett 1980)
-                        for vector in basis:
-                            rest = rest - vector * (vector @ rest)
-                    if np.linalg.norm(rest) > 1e-6:
-                        basis.append(rest / np.linalg.norm(rest))
-                        accepted.append(Path(parent, path.l3, l2, l3))
-                        accepted_values.append(value)
+            candidates = [
+                Path(parent, path.l3, l2, l3)
+                for parent, path in enumerate(orders[-1])
+                for l2 in range(l_max + 1)
+                if cartesian.couples(path.l3, l2, l3)
+            ]
+            candidate_values = [
+                bilinear(
+                    values[path.parent],
+                    message[:, cartesian.degree_slice(path.l2)],
+                    cartesian.coupling(path.l1, path.l2, l3),
+                )
+                for path in candidates
+            ]
+            chosen = independent_subset(candidate_values)
+            accepted += [candidates[index] for index in chosen]
+            accepted_values += [candidate_values[index] for index in chosen]
         orders.append(tuple(accepted))
         values = accepted_values
     return tuple(orders)
+
+
+def bilinear(first: np.ndarray, second: np.ndarray, coupling: np.ndarray) -> np.ndarray:
+    """Return sum_ab first[s, a] second[s, b] coupling[a, b, c] for every sample s."""
+    rows, columns, results = coupling.shape
+    by_second = coupling.transpose(1, 0, 2).reshape(columns, rows * results)
+    carried = (second @ by_second).reshape(len(second), rows, results)
+    return np.einsum("sa,sac->sc", first, carried)
+
+
+def independent_subset(candidates: Sequence[np.ndarray]) -> list[int]:
+    """Return the indices of candidates that are no combination of the accepted ones before them.
+
+    Gram-Schmidt in the given order, each candidate being its values on the same random samples; the
+    accepted and refused ones differ by many orders of magnitude in what they leave over.
+    """
+    chosen: list[int] = []
+    if not candidates:
+        return chosen
+    basis = np.zeros((len(candidates), candidates[0].size))
+    for index, value in enumerate(candidates):
+        rest = value.ravel() / np.linalg.norm(value)
+        known = basis[: len(chosen)]
+        for _ in range(2):  # twice is enough (Parlett 1980)
+            rest = rest - known.T @ (known @ rest)
+        size = np.linalg.norm(rest)
+        if size > 1e-6:
+            basis[len(chosen)] = rest / size
+            chosen.append(index)
+    return chosen
 
 
 @final
@@ -82,8 +114,8 @@ class SpectralProduct(nn.Module):
         orders = needed_paths(l_in, l_out, correlation)
         self.correlation = correlation
         for order in range(2, correlation + 1):
-            first, second, matrix = _sparse_products(
-                orders[order - 2], orders[order - 1], symmetric=order == 2
+            first, second, matrix = sparse_products(
+                _terms(orders[order - 2], orders[order - 1]), symmetric=order == 2
             )
             self.register_buffer(f"first_{order}", torch.tensor(first), persistent=False)
             self.register_buffer(f"second_{order}", torch.tensor(second), persistent=False)
@@ -140,22 +172,40 @@ def needed_paths(l_in: int, l_out: int, correlation: int) -> list[list[Path]]:
     return orders
 
 
-def _sparse_products(
-    below: list[Path], paths: list[Path], *, symmetric: bool
-) -> tuple[list[int], list[int], np.ndarray]:
-    """Return which components to multiply and the matrix that couples the products."""
+class Term(NamedTuple):
+    """A block of results: factors that begin at two places of their axes, and what couples them."""
+
+    first: int
+    second: int
+    coupling: np.ndarray
+
+
+def _terms(below: list[Path], paths: list[Path]) -> list[Term]:
+    """Return the blocks of one order, from the order below and the message."""
     starts = np.cumsum([0, *(2 * path.l3 + 1 for path in below)])
+    return [
+        Term(int(starts[path.parent]), path.l2**2, cartesian.coupling(path.l1, path.l2, path.l3))
+        for path in paths
+    ]
+
+
+def sparse_products(
+    terms: Sequence[Term], *, symmetric: bool
+) -> tuple[list[int], list[int], np.ndarray]:
+    """Return which components to multiply and the matrix that couples the products.
+
+    `symmetric` says that both factors lie on the same axis: a product and its mirror are one.
+    """
     entries: dict[tuple[int, int], dict[int, float]] = {}
     row = 0
-    for path in paths:
-        coupling = cartesian.coupling(path.l1, path.l2, path.l3)
-        for a, b, c in zip(*np.nonzero(np.abs(coupling) > 1e-12), strict=True):
-            pair = (int(starts[path.parent] + a), int(path.l2**2 + b))
-            if symmetric:  # both factors are the message: a product and its mirror are one
+    for term in terms:
+        for a, b, c in zip(*np.nonzero(np.abs(term.coupling) > 1e-12), strict=True):
+            pair = (term.first + int(a), term.second + int(b))
+            if symmetric:
                 pair = (min(pair), max(pair))
             column = entries.setdefault(pair, {})
-            column[row + int(c)] = column.get(row + int(c), 0.0) + float(coupling[a, b, c])
-        row += 2 * path.l3 + 1
+            column[row + int(c)] = column.get(row + int(c), 0.0) + float(term.coupling[a, b, c])
+        row += term.coupling.shape[2]
     matrix = np.zeros((row, len(entries)))
     for index, column in enumerate(entries.values()):
         for component, value in column.items():

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from tace_al.model import cartesian
 from tace_al.model.linear import SpeciesGroups
 from tace_al.model.product import SpectralProduct, independent_paths, needed_paths
+from tace_al.model.sphere_quadrature import sphere_harmonics
 
 
 def all_paths(l_max: int, correlation: int) -> list[int]:
@@ -45,17 +47,17 @@ def symmetric_multiplicities(l_max: int, order: int) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("l_max", [1, 2, 3])
-def test_the_basis_is_complete_and_free_of_repeats(l_max: int) -> None:
+@pytest.mark.parametrize(("l_max", "correlation"), [(1, 4), (2, 4), (3, 4), (4, 3), (5, 3)])
+def test_the_basis_is_complete_and_free_of_repeats(l_max: int, correlation: int) -> None:
     """Each degree occurs as often as in the symmetric power of the message, no more, no less."""
-    for order, paths in enumerate(independent_paths(l_max, 3), start=1):
+    for order, paths in enumerate(independent_paths(l_max, correlation), start=1):
         found = [sum(path.l3 == l for path in paths) for l in range(l_max + 1)]
         assert found == symmetric_multiplicities(l_max, order)
 
 
 def test_most_couplings_of_the_full_basis_repeat_one_another() -> None:
-    assert all_paths(3, 3) == [4, 23, 137]
-    assert [len(paths) for paths in independent_paths(3, 3)] == [4, 15, 49]
+    assert all_paths(3, 4) == [4, 23, 137, 818]
+    assert [len(paths) for paths in independent_paths(3, 4)] == [4, 15, 49, 144]
 
 
 def test_only_paths_that_reach_an_output_are_kept() -> None:
@@ -135,3 +137,46 @@ def test_order_n_is_of_degree_n_in_the_message() -> None:
     third = -values[0] + 3 * values[1] - 3 * values[2] + values[3]
     assert fourth.abs().max() < 1e-10
     assert third.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("l_in", "l_out", "correlation"), [(3, 3, 4), (4, 1, 4), (4, 4, 3)])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_product_turns_and_inverts_with_its_message(
+    l_in: int, l_out: int, correlation: int, inverted: bool
+) -> None:
+    torch.manual_seed(0)
+    product = SpectralProduct(
+        l_in=l_in, l_out=l_out, correlation=correlation, channels=2, num_species=1
+    ).double()
+    message = torch.randn(3, (l_in + 1) ** 2, 2, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.zeros(3, dtype=torch.int64), counts=[3])
+    rotation = Rotation.random(random_state=1).as_matrix() * (-1 if inverted else 1)
+    turned = product(torch.tensor(turn(rotation, l_in)) @ message, groups)
+    expected = torch.tensor(turn(rotation, l_out)) @ product(message, groups)
+    assert float((turned - expected).abs().max() / expected.abs().max()) < 1e-10
+
+
+def turn(rotation: np.ndarray, l_max: int) -> np.ndarray:
+    """Return the matrix that turns packed tensors of degree 0..l_max: Y(R n) = D Y(n)."""
+    directions = np.random.default_rng(0).normal(size=(80, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    before = sphere_harmonics(l_max, directions)
+    after = sphere_harmonics(l_max, directions @ rotation.T)
+    return np.linalg.lstsq(before, after, rcond=None)[0].T
+
+
+def test_outputs_start_near_unit_size() -> None:
+    torch.manual_seed(0)
+    product = SpectralProduct(l_in=2, l_out=1, correlation=3, channels=64, num_species=1).double()
+    message = torch.randn(200, 9, 64, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.zeros(200, dtype=torch.int64), counts=[200])
+    assert 0.3 < float(product(message, groups).std()) < 3.0
+
+
+def test_channels_mix() -> None:
+    torch.manual_seed(0)
+    product = SpectralProduct(l_in=1, l_out=1, correlation=2, channels=3, num_species=1).double()
+    message = torch.zeros(1, 4, 3, dtype=torch.float64)
+    message[..., 0] = torch.randn(1, 4, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.tensor([0]), counts=[1])
+    assert bool((product(message, groups)[..., 1:].abs().amax(dim=1) > 1e-3).all())
