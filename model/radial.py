@@ -13,7 +13,7 @@ biases and SiLU(0) = 0, so its output vanishes with the same smoothness.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, cast, final, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -149,7 +149,7 @@ def radial_basis(kind: str, num_functions: int, cutoff: float) -> RadialBasis:
     if kind not in _BASES:
         known = get_args(RadialKind)
         raise ConfigError(f"unknown radial basis '{kind}'.{nearest_names(kind, known)}")
-    return _BASES[cast(RadialKind, kind)](num_functions, cutoff)
+    return _BASES[kind](num_functions, cutoff)
 
 
 def _ball_size(basis: RadialBasis, cutoff: float) -> float:
