@@ -17,7 +17,7 @@ from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.core.errors import LabellerError, StructureError
 from tace_al.core.random_generators import random_generator
 from tace_al.data.frames import bare_copy, fixed_mask, read_frames
-from tace_al.dispatch.label_file import CRASH
+from tace_al.dispatch.label_file import CRASH, label_path
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.engines.labelling.isolated import isolated_atom
 from tace_al.engines.sampling.band_path import comparable_ends, interpolated_path
@@ -98,7 +98,8 @@ class EndStates:
             last = step == len(frames) - 1
             origin = {"kind": "end_state" if last else "relax", "end": end, "step": step}
             key = self.workplace.store.add_structure(atoms, channel=reaction.name, origin=origin)
-            self.labelling.keep(key, Path(entry["label_file"]), role="train", generation=0)
+            path = label_path(self.workplace.labels_dir, entry["label_key"])
+            self.labelling.keep(key, path, role="train", generation=0)
         if not result["converged"]:
             self.workplace.store.log(
                 "warning",

@@ -115,8 +115,12 @@ class Exploration:
             target=result["outcome"],
             steps=result["steps"],
             max_uncertainty=result["max_uncertainty"],
-            frames_path=str(folder / result["frames_file"]),
-            summary={**chunk.summary, "result": result, "folder": str(folder)},
+            frames_path=self.workplace.kept_path(folder / result["frames_file"]),
+            summary={
+                **chunk.summary,
+                "result": result,
+                "folder": self.workplace.kept_path(folder),
+            },
         )
 
     def _receive_band(self, chunk: Any, folder: Path, result: dict[str, Any]) -> None:
@@ -210,7 +214,7 @@ class Exploration:
         payload = {
             "models": list(serving.models),
             "ends": workplace.frame_file([initial, final]),
-            "path": latest.frames_path if latest is not None else None,
+            "path": workplace.path(latest.frames_path) if latest is not None else None,
             "num_images": reaction.num_images,
             "fmax": exploration.band_fmax,
             "max_steps": exploration.band_steps,
@@ -241,13 +245,14 @@ class Exploration:
         }
         self._submit("langevin", payload, walker=walker, reaction=reaction, index=index)
 
-    def _start(self, reaction: Reaction, walker: str, index: int) -> str:
+    def _start(self, reaction: Reaction, walker: str, index: int) -> Path:
         """Return the frame file a chunk starts from."""
         store = self.workplace.store
         former = [chunk for chunk in store.chunks(walker=walker) if chunk.index < index]
         latest = max(former, key=lambda chunk: chunk.index) if former else None
         if latest is not None and latest.state == "known":
-            return str(Path(latest.summary["folder"]) / latest.summary["result"]["final_file"])
+            folder = self.workplace.path(latest.summary["folder"])
+            return folder / str(latest.summary["result"]["final_file"])
         starts = list(self.end_states.of(reaction.name))
         bands = [
             chunk
@@ -256,7 +261,7 @@ class Exploration:
         ]
         if bands:
             path = max(bands, key=lambda chunk: chunk.index).frames_path
-            starts += read_frames(Path(path))[1:-1]
+            starts += read_frames(self.workplace.path(path))[1:-1]
         generator = random_generator(self.workplace.campaign.seed, "start", walker, index)
         chosen = starts[int(generator.integers(len(starts)))]
         return self.workplace.frame_file([bare_copy(chosen)])
@@ -275,7 +280,7 @@ class Exploration:
             state="running",
             generation=self._generation_of(task, index),
             temperature=payload.get("temperature_end"),
-            summary={"task": task, "payload": payload},
+            summary={"task": task, "payload": dict(request.payload)},
         )
         self._running[request.key] = walker
         self.workplace.dispatcher.submit(request)

@@ -30,7 +30,7 @@ class Serving:
     """The committee that answers now: its number, checkpoints and calibration."""
 
     number: int
-    models: tuple[str, ...]
+    models: tuple[Path, ...]
     calibration: Calibration
 
 
@@ -54,7 +54,7 @@ class Generations:
         self.number = 0
         self.serving: Serving | None = None
         self._members: dict[str, _Member] = {}
-        self._done: dict[int, tuple[str, str]] = {}
+        self._done: dict[int, tuple[str, Path]] = {}
         self._calibration_keys: list[str] = []
         self._assessing = ""
 
@@ -75,7 +75,7 @@ class Generations:
             self.number = max(self.number, record.number)
             if record.state == "serving":
                 calibration = Calibration(**record.audit["calibration"])
-                paths = tuple(store.model(key).path for key in record.models)
+                paths = tuple(self.workplace.path(store.model(key).path) for key in record.models)
                 self.serving = Serving(number=record.number, models=paths, calibration=calibration)
         for record in store.generations():
             if record.state in ("training", "calibrated"):
@@ -121,7 +121,7 @@ class Generations:
                 "validation": validation,
                 "config": config.to_dict(),
                 "options": self._options(warm=parent is not None, seed=seed),
-                "start": parent.path if parent is not None else None,
+                "start": workplace.path(parent.path) if parent is not None else None,
                 "metadata": {
                     "campaign": store.campaign_id,
                     "generation": number,
@@ -192,12 +192,12 @@ class Generations:
             self._submit(replace(member, attempt=member.attempt + 1, payload=payload))
             return
         result, metadata = envelope.result, member.payload["metadata"]
-        path = str(Path(envelope.folder) / result["model_file"])
+        path = Path(envelope.folder) / result["model_file"]
         store.add_model(
             envelope.key,
             generation=self.number,
             member=member.index,
-            path=path,
+            path=self.workplace.kept_path(path),
             parents=metadata["parents"],
             training_set=member.training_set,
             seed=metadata["seed"],

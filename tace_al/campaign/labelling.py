@@ -13,7 +13,7 @@ from typing import final
 from tace_al.campaign.workplace import Workplace, raise_if_hopeless
 from tace_al.core.labels import Label
 from tace_al.core.random_generators import random_generator
-from tace_al.dispatch.label_file import read_label
+from tace_al.dispatch.label_file import label_path, read_label
 from tace_al.dispatch.request import Envelope
 
 OWNER = "campaign"
@@ -83,7 +83,7 @@ class Labelling:
             if entry["ok"]:
                 self.keep(
                     key,
-                    Path(entry["label_file"]),
+                    label_path(self.workplace.labels_dir, entry["label_key"]),
                     role=self._role(key, candidate.kind),
                     generation=candidate.generation,
                     worker=envelope.worker,
@@ -114,7 +114,7 @@ class Labelling:
             self.workplace.fidelity,
             kind=kind,
             message=message,
-            bundle=envelope.folder,
+            bundle=self.workplace.kept_path(envelope.folder) if envelope.folder else "",
             generation=candidate.generation,
             worker=envelope.worker,
         )

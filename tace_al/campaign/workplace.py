@@ -14,7 +14,7 @@ from tace_al.core.hashing import content_hash
 from tace_al.core.labels import Fidelity
 from tace_al.data.frames import frames_to_bytes, structure_key
 from tace_al.dispatch.dispatcher import Dispatcher
-from tace_al.dispatch.request import Envelope, Request
+from tace_al.dispatch.request import Envelope, Request, portable
 from tace_al.store.store import Store
 
 TASKS = "tace_al.dispatch.tasks"
@@ -45,20 +45,31 @@ class Workplace:
         """Where workers write every label under its own key."""
         return self.directory / "labels"
 
-    def frame_file(self, frames: Sequence[Atoms]) -> str:
+    def kept_path(self, path: str | Path) -> str:
+        """Return how the Store names a file: from the campaign's folder, which may be moved."""
+        path = Path(path)
+        inside = path.is_relative_to(self.directory)
+        return str(path.relative_to(self.directory) if inside else path)
+
+    def path(self, kept: str) -> Path:
+        """Return the full path of a file that the Store names."""
+        return self.directory / kept
+
+    def frame_file(self, frames: Sequence[Atoms]) -> Path:
         """Write frames for workers to read, named by their content; return the path."""
         name = content_hash([[structure_key(atoms), _label_of(atoms)] for atoms in frames])
         path = self.directory / "inputs" / f"{name}.npz"
         if not path.exists():
             require_free_space(self.directory)
             write_bytes(path, frames_to_bytes(frames))
-        return str(path)
+        return path
 
     def request(
         self, task: str, payload: Mapping[str, Any], *, timeout_s: float | None = None
     ) -> Request:
-        """Return the request for `tace_al.dispatch.tasks.<task>`."""
-        return Request.build(task, f"{TASKS}.{task}:run", payload, timeout_s=timeout_s)
+        """Return the request for `tace_al.dispatch.tasks.<task>`; its files are `Path`s."""
+        named = portable(payload, self.directory)
+        return Request.build(task, f"{TASKS}.{task}:run", named, timeout_s=timeout_s)
 
     def submit(
         self, task: str, payload: Mapping[str, Any], *, timeout_s: float | None = None
@@ -75,7 +86,7 @@ class Workplace:
             "labeller": choice.name,
             "options": dict(choice.options),
             "force_ceiling": choice.force_ceiling,
-            "labels_dir": str(self.labels_dir),
+            "labels_dir": self.labels_dir,
         }
 
 

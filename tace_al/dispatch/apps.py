@@ -23,7 +23,7 @@ import psutil
 
 from tace_al.core.allocator import keep_freed_memory
 from tace_al.core.errors import DispatchError, LabelFailed, StorageFull
-from tace_al.dispatch.request import FUNCTION_PREFIX, Envelope
+from tace_al.dispatch.request import FUNCTION_PREFIX, Envelope, placed
 from tace_al.dispatch.result_files import (
     commit_result,
     keep_failure,
@@ -71,7 +71,7 @@ def run_request(
     request
         What `Request.to_dict` gave.
     results_dir
-        Root of the results, on a file system shared with the campaign.
+        Root of the results in the campaign's folder, on a file system shared with the campaign.
     num_threads
         Threads the task may use.
     own_process
@@ -93,7 +93,7 @@ def run_request(
             deadline.start(scratch)
         function = task_function(request["function"])
         pin_threads(num_threads)
-        result = plain(function(dict(request["payload"]), scratch))
+        result = plain(function(placed(request["payload"], root.parent), scratch))
         if deadline is not None:
             deadline.stop()
         envelope = Envelope(

@@ -2,18 +2,57 @@
 
 Both are frozen and made of builtins, so that nothing that crosses the border can fail to unpickle.
 A request's key is the hash of what it asks for: the same question always has the same key, and its
-answer, once on disk, is never computed again. Arrays travel as files, named by their paths.
+answer, once on disk, is never computed again. Arrays travel as files, named by their paths; those
+in the campaign's folder are named from there, so that keys stay right when the folder moves.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from tace_al.core.errors import DispatchError
 from tace_al.core.hashing import content_hash
 
 FUNCTION_PREFIX = "tace_al."
+IN_CAMPAIGN = "campaign:"
+"""Begins the name of a file in the campaign's folder, wherever that is."""
+
+
+def portable(value: Any, directory: Path) -> Any:
+    """Return a payload whose `Path`s are text, those in `directory` named from there.
+
+    >>> portable({"models": [Path("/c/results/m.tace")], "start": None}, Path("/c"))
+    {'models': ['campaign:results/m.tace'], 'start': None}
+    """
+    match value:
+        case Path():
+            inside = value.is_relative_to(directory)
+            return IN_CAMPAIGN + str(value.relative_to(directory)) if inside else str(value)
+        case Mapping():
+            return {name: portable(part, directory) for name, part in value.items()}
+        case list() | tuple():
+            return [portable(part, directory) for part in value]
+        case _:
+            return value
+
+
+def placed(value: Any, directory: Path) -> Any:
+    """Return a portable payload with full paths, as the functions of tasks get it.
+
+    >>> placed({"models": ["campaign:results/m.tace"], "start": None}, Path("/c"))
+    {'models': ['/c/results/m.tace'], 'start': None}
+    """
+    match value:
+        case str() if value.startswith(IN_CAMPAIGN):
+            return str(directory / value.removeprefix(IN_CAMPAIGN))
+        case Mapping():
+            return {name: placed(part, directory) for name, part in value.items()}
+        case list() | tuple():
+            return [placed(part, directory) for part in value]
+        case _:
+            return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

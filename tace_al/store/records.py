@@ -4,6 +4,7 @@ Every record carries the campaign it belongs to, because campaigns on a MongoDB 
 database. Keys are content hashes (`tace_al.core.hashing`), unique within a campaign. Big arrays lie
 beside their hash as npz or frame bytes, in GridFS from 1 MB on (`blobs.py`); no list in a record
 grows with the number of labels, so that the 16 MB limit of a document is never near. Times are UTC.
+Files in the campaign's folder are named from there, so that the folder can be moved.
 
 The classes know no connection: `table.py` binds them to the database of one Store.
 """

@@ -85,14 +85,15 @@ def test_audit_frames_calibrate(finished_in_threads: Any) -> None:
 
 
 def test_members_differ_in_weights_and_in_what_they_saw(finished_in_threads: Any) -> None:
-    store = finished_in_threads.store
+    store, directory = finished_in_threads.store, finished_in_threads.directory
     for generation in store.generations():
         first, second = (store.model(key) for key in generation.models)
         assert first.seed != second.seed
         assert first.training_set != second.training_set
+        networks = [load(directory / model.path) for model in (first, second)]
         weights = [
-            np.concatenate([p.detach().numpy().ravel() for p in load(model.path).parameters()])
-            for model in (first, second)
+            np.concatenate([p.detach().numpy().ravel() for p in network.parameters()])
+            for network in networks
         ]
         assert not np.allclose(*weights)
 
@@ -108,7 +109,7 @@ def test_models_descend_from_the_generation_before(finished_in_threads: Any) -> 
             model = store.model(key)
             if model.parents:  # a member that failed begins anew
                 assert set(model.parents) <= by_generation[number - 1]
-            metadata = load(model.path).metadata
+            metadata = load(finished_in_threads.directory / model.path).metadata
             assert metadata["training_set"] == model.training_set
             assert metadata["generation"] == number and metadata["seed"] == model.seed
     lineage = store.lineage(min(by_generation[3]))

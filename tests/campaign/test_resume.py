@@ -107,6 +107,40 @@ def test_killed_three_times_it_finishes_and_repeats_nothing(
     assert all("tace_al.store.embedded.server" in line for line in runs.leftovers())
 
 
+def test_a_folder_that_was_moved_goes_on(
+    run: Any, tmp_path: Path, tiny_campaign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = tiny_campaign(
+        model={"first_epochs": 15, "epochs": 5},
+        exploration={"walkers": 2, "steps": 5, "band_steps": 5},
+    )
+    before, after = tmp_path / "before", tmp_path / "after"
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tace_al.campaign.loop.Exploration.receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(campaign, before)
+    trained = {path.name for path in before.glob("results/train/*/*")}
+    known = {path.name: path.stat().st_mtime_ns for path in before.glob("labels/*.npz")}
+    before.rename(after)
+    result, _ = run(campaign, after)
+    assert "generation budget" in result.reason
+    now = {path.name: path.stat().st_mtime_ns for path in after.glob("labels/*.npz")}
+    assert {name: now[name] for name in known} == known
+    with Store.open(after, create=False) as store:
+        assert {chunk.state for chunk in store.chunks(kind="md")} <= {
+            "known",
+            "uncertain",
+            "broken",
+        }
+        models = store.models()
+        assert trained <= {model.key for model in models}
+        assert len(models) == 4 and all((after / model.path).is_file() for model in models)
+
+
 def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(
     tmp_path: Path, counted_campaign: Campaign, program: Callable[[Campaign], Any]
 ) -> None:

@@ -1,10 +1,11 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tace_al.core.errors import DispatchError
-from tace_al.dispatch.request import Envelope, Request
+from tace_al.dispatch.request import Envelope, Request, placed, portable
 
 FUNCTION = "tace_al.dispatch.tasks.probe:run"
 
@@ -40,3 +41,15 @@ def test_envelope_travels_as_builtins() -> None:
     assert envelope.seconds == 2.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         envelope.ok = False  # type: ignore[misc]
+
+
+def test_a_moved_campaign_asks_with_the_same_key(tmp_path: Path) -> None:
+    keys, files = set(), []
+    for folder in (tmp_path / "before", tmp_path / "after"):
+        payload = portable({"frames": folder / "inputs" / "a.npz", "models": ()}, folder)
+        request = Request.build("probe", FUNCTION, payload)
+        keys.add(request.key)
+        files.append(placed(request.payload, folder)["frames"])
+    assert len(keys) == 1
+    assert files == [str(tmp_path / name / "inputs" / "a.npz") for name in ("before", "after")]
+    assert portable(Path("/elsewhere/a.npz"), tmp_path) == "/elsewhere/a.npz"
