@@ -19,8 +19,8 @@ from torch import Tensor
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.checkpoint import load
-from tace_al.model.prediction import Prediction
 from tace_al.model.derivatives import edge_forces, edge_stress
+from tace_al.model.prediction import Prediction
 from tace_al.model.tace import Tace
 
 STACKED_SIZE = 12_000

@@ -215,8 +215,8 @@ class TaceConfig:
                     raise ConfigError(f"{name} '{value}' is not one of {', '.join(get_args(kind))}")
         if self.long_range != "none" and self.charges == "none":
             raise ConfigError(
-                f"long_range '{self.long_range}' acts between charges; set charges to equilibrated, "
-                "uniform or free"
+                f"long_range '{self.long_range}' acts between charges; set charges to "
+                "equilibrated, uniform or free"
             )
 
     def _check_conditions(self) -> None:

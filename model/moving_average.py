@@ -1,5 +1,6 @@
 """Exponential moving average of a model's weights: the model that is validated and kept."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 class MovingAverage:
     """theta_avg <- d theta_avg + (1 - d) theta, with d warmed up as (1 + n) / (10 + n)."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = list(parameters)
         self.average = [p.detach().clone() for p in self._parameters]
 
     def update(self) -> None:

@@ -25,7 +25,7 @@ def fit_reference_energies(frames: Sequence[Atoms], numbers: Sequence[int]) -> n
     Parameters
     ----------
     frames
-        Frames with REF_energy in `info`; those without are passed over.
+        Frames with REF_energy in `info`; those without, or with NaN, are passed over.
     numbers
         Atomic numbers, in the order of the result.
 
@@ -34,7 +34,7 @@ def fit_reference_energies(frames: Sequence[Atoms], numbers: Sequence[int]) -> n
     TrainingError
         No frame has an energy.
     """
-    frames = [atoms for atoms in frames if ENERGY in atoms.info]
+    frames = [atoms for atoms in frames if not np.isnan(atoms.info.get(ENERGY, np.nan))]
     if not frames:
         raise TrainingError(f"no frame has {ENERGY}; give the key with --energy-key")
     known: dict[int, float] = {}

@@ -19,16 +19,14 @@ from ase import Atoms
 from torch import Tensor
 
 from tace_al.core.errors import TrainingError
-from tace_al.core.random_generators import random_generator, random_seed
-from tace_al.data.extxyz import FORCES, is_isolated_atom
+from tace_al.core.random_generators import random_generator
 from tace_al.model.config import TaceConfig
-from tace_al.model.interaction import SpectralInteraction
-from tace_al.model.labelled_batch import LabelledBatch, batches, labelled
+from tace_al.model.heads import trainable_parameters
+from tace_al.model.labelled_batch import LabelledBatch, batches
 from tace_al.model.loss import LossWeights, training_loss
 from tace_al.model.moving_average import MovingAverage
-from tace_al.model.radial import BASIS_GAIN, polynomial_cutoff
-from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.outputs import TaceOutput
+from tace_al.model.preparation import labelled_parts, prepare_model
 from tace_al.model.tace import Tace
 
 logger = logging.getLogger(__name__)
@@ -69,6 +67,8 @@ class TrainingOptions:
     keep_last
         Keep the last averaged weights that did not diverge, not those with the best validation
         loss: right where the held-out frames are few and older than what is to be learnt.
+    frozen
+        Heads, and "trunk" for all they share, whose weights stay as they are.
     seed
         Initial weights and order of batches.
     device
@@ -87,6 +87,7 @@ class TrainingOptions:
     clip_norm: float = 10.0
     patience: int = 0
     keep_last: bool = False
+    frozen: tuple[str, ...] = ()
     seed: int = 0
     device: str = "cpu"
 
@@ -138,7 +139,8 @@ def train(
     options
         See `TrainingOptions`.
     start
-        Warm start: weights, E0, scale and shift are taken from this model.
+        Warm start: weights, E0, scale and shift are taken from this model; heads that `config` has
+        and it has not are added, and their constants fitted.
     on_epoch
         Called after every epoch.
 
@@ -150,10 +152,15 @@ def train(
     started = time.monotonic()
     model = prepare_model(frames, config=config, seed=options.seed, start=start)
     model = model.to(options.device).train()
-    parts = _labelled_parts(frames, model.config)
-    held_out = _labelled_parts(validation, model.config)
+    parts = labelled_parts(frames, model.config)
+    held_out = labelled_parts(validation, model.config)
     if not parts:
         raise TrainingError("no training frame has more than one atom; add labelled structures")
+    if not any(part.targets for part in parts):
+        raise TrainingError(
+            "no training frame has a label such as REF_energy or REF_forces; name the file's keys "
+            "with --energy-key and --forces-key"
+        )
     run = _Run(model, options, started)
     if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
@@ -178,94 +185,17 @@ def train(
     return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
 
 
-def _labelled_parts(frames: Sequence[Atoms], config: TaceConfig) -> list[LabelledBatch]:
-    """Return the frames that are not isolated atoms, refusing what cannot be trained on."""
-    parts = []
-    for index, atoms in enumerate(frames):
-        unknown = sorted(set(atoms.get_chemical_symbols()) - set(config.elements))
-        if unknown:
-            raise TrainingError(
-                f"structure {index} contains {', '.join(unknown)}, the model is made for "
-                f"{', '.join(config.elements)}; add the element or leave the structure out"
-            )
-        part = labelled(atoms, config)
-        if any(bool(label.isinf().any()) for label in part.targets.values()):
-            raise TrainingError(
-                f"a label of structure {index} is infinite; repair or remove that structure"
-            )
-        if not is_isolated_atom(atoms):
-            parts.append(part)
-    return parts
-
-
-def prepare_model(
-    frames: Sequence[Atoms], *, config: TaceConfig, seed: int, start: Tace | None
-) -> Tace:
-    """Return the model before its first step: E0, scale, shift and <n> measured on the frames."""
-    if start is not None:
-        model = Tace(start.config, seed=seed)
-        model.load_state_dict(start.state_dict())
-        return model
-    bonded = [atoms for atoms in frames if not is_isolated_atom(atoms)]
-    graphs = _labelled_parts(frames, config)
-    e0 = fit_reference_energies(frames, config.numbers)
-    num_atoms = sum(part.graph.num_atoms for part in graphs)
-    num_edges = sum(part.graph.sender.shape[0] for part in graphs)
-    forces = [atoms.arrays[FORCES].ravel() for atoms in bonded if FORCES in atoms.arrays]
-    scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 1.0
-    neighbours = max(num_edges / max(num_atoms, 1), 1.0)
-    model = Tace(replace(config, average_neighbours=neighbours), seed=random_seed(seed, "weights"))
-    _scale_radial_weights(model, graphs)
-    element = {z: i for i, z in enumerate(config.numbers)}
-    shifts = [
-        (
-            float(part.targets.get("energy", torch.nan))
-            - sum(e0[element[z]] for z in part.graph.numbers.tolist())
-        )
-        / part.graph.num_atoms
-        for part in graphs
-    ]
-    known = [shift for shift in shifts if not math.isnan(shift)]
-    with torch.no_grad():
-        for name in config.heads:
-            head = model.head(name)
-            head.e0.copy_(torch.from_numpy(e0))
-            head.scale.fill_(max(scale, 1e-3))
-            head.shift.fill_(float(np.mean(known)) if known else 0.0)
-    return model
-
-
-def _scale_radial_weights(model: Tace, parts: Sequence[LabelledBatch]) -> None:
-    """Scale the first radial weights so that the basis of the training edges enters with unit size.
-
-    Its size depends on cutoff and bond lengths; with three orders and two layers of products an
-    input twice too large starts training at a loss of 1e6.
-    """
-    if not parts:
-        return
-    lengths = torch.cat([part.graph.edge_vectors().norm(dim=1) for part in parts])
-    lengths = lengths.to(model.embedding)
-    if not len(lengths):
-        return
-    envelope = polynomial_cutoff(lengths, model.config.cutoff)
-    size = float(model.radial_basis(lengths, envelope).square().mean().sqrt())
-    with torch.no_grad():
-        for interaction in model.interactions:
-            assert isinstance(interaction, SpectralInteraction)
-            interaction.radial.weights[0].mul_(1.0 / (BASIS_GAIN * max(size, 1e-6)))
-
-
 @final
 class _Run:
     """The moving parts of one training run."""
 
     def __init__(self, model: Tace, options: TrainingOptions, started: float) -> None:
         self.model, self.options = model, options
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = trainable_parameters(model, options.frozen)
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=options.learning_rate, betas=(0.9, 0.99), foreach=True
         )
-        self.average = MovingAverage(model, options.average_decay)
+        self.average = MovingAverage(self.parameters, options.average_decay)
         self.generator = random_generator(options.seed, "batches")
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_epoch = math.inf, -1

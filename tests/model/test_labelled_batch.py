@@ -5,8 +5,8 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from tace_al.data.extxyz import ENERGY, FORCES, STRESS
 from tace_al.core.errors import DataError
+from tace_al.data.extxyz import ENERGY, FORCES, STRESS
 from tace_al.model.config import TaceConfig
 from tace_al.model.labelled_batch import batches, join, labelled
 

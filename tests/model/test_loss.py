@@ -96,7 +96,7 @@ def test_the_dipole_of_a_crystal_counts_to_the_nearest_equivalent() -> None:
     molecule = Atoms("Cu")
     graph = batch_graphs([graph_from_atoms(atoms, 3.0) for atoms in (crystal, molecule)])
     small = np.array([0.1, -0.2, 0.3])
-    difference = torch.tensor(np.stack([small + [2, -1, 3] @ cell, small + [4.0, 0, 0]]))
+    difference = torch.tensor(np.stack([small + [2, -1, 3] @ cell, small + np.array([4.0, 0, 0])]))
     nearest = nearest_polarization(difference, graph)
     assert np.allclose(nearest[0], small)
     assert torch.equal(nearest[1], difference[1])  # a molecule's dipole has one value

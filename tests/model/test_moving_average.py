@@ -15,7 +15,7 @@ def model_at(value: float) -> nn.Linear:
 
 def test_it_converges_to_constant_weights() -> None:
     model = model_at(0.0)
-    average = MovingAverage(model, 0.9)
+    average = MovingAverage(list(model.parameters()), 0.9)
     nn.init.constant_(model.weight, 1.0)
     for _ in range(200):
         average.update()
@@ -24,7 +24,7 @@ def test_it_converges_to_constant_weights() -> None:
 
 def test_the_first_updates_forget_the_start() -> None:
     model = model_at(0.0)
-    average = MovingAverage(model, 0.999)
+    average = MovingAverage(list(model.parameters()), 0.999)
     nn.init.constant_(model.weight, 1.0)
     average.update()
     assert average.average[0].item() == pytest.approx(1 - 2 / 11)
@@ -32,7 +32,7 @@ def test_the_first_updates_forget_the_start() -> None:
 
 def test_two_swaps_are_none() -> None:
     model = model_at(2.0)
-    average = MovingAverage(model, 0.9)
+    average = MovingAverage(list(model.parameters()), 0.9)
     nn.init.constant_(model.weight, 3.0)
     average.swap()
     assert model.weight.item() == 2.0
@@ -43,6 +43,6 @@ def test_two_swaps_are_none() -> None:
 
 def test_reset_puts_both_back() -> None:
     model = model_at(2.0)
-    average = MovingAverage(model, 0.9)
+    average = MovingAverage(list(model.parameters()), 0.9)
     average.reset([torch.tensor([[7.0]])])
     assert model.weight.item() == average.average[0].item() == 7.0
