@@ -82,7 +82,7 @@ def equivariance_error(product: SpatialProduct, l_in: int, sign: int = 1) -> flo
     rotation = Rotation.random(random_state=1).as_matrix() * sign
     turned = product(torch.tensor(turn(rotation, l_in)) @ message, groups)
     expected = torch.tensor(turn(rotation, product.l_out)) @ product(message, groups)
-    return float((turned - expected).abs().max() / expected.abs().max())
+    return float(((turned - expected).abs().max() / expected.abs().max()).detach())
 
 
 @pytest.mark.parametrize("rule", ["gauss-legendre", "equal-angle"])
@@ -139,7 +139,7 @@ def test_outputs_start_near_unit_size(mixing: bool) -> None:
     ).double()
     message = torch.randn(200, 16, 64, dtype=torch.float64)
     groups = SpeciesGroups(species=torch.zeros(200, dtype=torch.int64), counts=[200])
-    scalars, vectors = product(message, groups).split([1, 3], dim=1)
+    scalars, vectors = product(message, groups).detach().split([1, 3], dim=1)
     assert 0.3 < float(scalars.std()) < 3.0
     assert 0.3 < float(vectors.std()) < 3.0
 
@@ -163,8 +163,8 @@ def test_weights_belong_to_a_species() -> None:
 
 def test_derivatives_of_any_order_and_functional_calls() -> None:
     torch.manual_seed(0)
-    product = SpatialProduct(l_in=2, l_out=1, correlation=3, channels=2, num_species=1).double()
-    message = torch.randn(1, 9, 2, dtype=torch.float64, requires_grad=True)
+    product = SpatialProduct(l_in=1, l_out=1, correlation=3, channels=2, num_species=1).double()
+    message = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
     groups = SpeciesGroups(species=torch.tensor([0]), counts=[1])
     assert torch.autograd.gradgradcheck(lambda m: product(m, groups), (message,))
     weights = {name: torch.stack([p, 2 * p]) for name, p in product.named_parameters()}
@@ -175,4 +175,4 @@ def test_derivatives_of_any_order_and_functional_calls() -> None:
     gradients = torch.func.vmap(torch.func.grad(energy, argnums=1), in_dims=(0, None))(
         weights, message.detach()
     )
-    assert gradients.shape == (2, 1, 9, 2)
+    assert gradients.shape == (2, 1, 4, 2)
