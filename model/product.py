@@ -1,11 +1,14 @@
 """The spectral product basis: symmetric powers of the message, up to body order nu + 1.
 
     B^1 = m,   B^n = all couplings of B^(n-1) with m,   n <= nu        (arXiv 2509.14961)
-    out_i^{l3} = sum_paths W[Z_i, path, channel] B_path
+    out_i^{l3} = sum_paths W[Z_i, path, channel] B_path,   then a linear over channels
 
 All factors are the same message, so most couplings repeat one another; only a linearly independent
 subset is kept at each order (the span is that of the full basis). Each order is evaluated as the
 few products of components that its couplings need, followed by one small matrix.
+
+With `coupled` weights every path has a channel-mixing matrix of its own a species, W[Z_i, path],
+and no linear follows: the paper's form, with `channels` times as many numbers.
 """
 
 import math
@@ -107,7 +110,14 @@ class SpectralProduct(nn.Module):
     """Features of degree 0..l_out from messages of degree 0..l_in."""
 
     def __init__(
-        self, *, l_in: int, l_out: int, correlation: int, channels: int, num_species: int
+        self,
+        *,
+        l_in: int,
+        l_out: int,
+        correlation: int,
+        channels: int,
+        num_species: int,
+        coupled: bool = False,
     ) -> None:
         super().__init__()
         self.l_out = l_out
@@ -131,8 +141,15 @@ class SpectralProduct(nn.Module):
                         degrees_of_row.append(path.l3 * path.l3 + m)
                     num_paths += 1
                 offset += 2 * path.l3 + 1
-        collect = torch.zeros(cartesian.num_components(l_out), len(rows), dtype=torch.float64)
         counts = np.bincount(degrees_of_row)
+        self.coupled: CoupledPaths | None = None
+        if coupled:
+            by_component = np.argsort(degrees_of_row, kind="stable")
+            self.register_buffer("rows", torch.tensor(rows)[by_component], persistent=False)
+            num_degree = [int(counts[l * l]) for l in range(l_out + 1)]
+            self.coupled = CoupledPaths(num_degree, channels, num_species)
+            return
+        collect = torch.zeros(cartesian.num_components(l_out), len(rows), dtype=torch.float64)
         for row, component in enumerate(degrees_of_row):
             collect[component, row] = 1.0 / math.sqrt(counts[component])
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
@@ -154,8 +171,38 @@ class SpectralProduct(nn.Module):
             second = message.index_select(1, self.get_buffer(f"second_{order}"))
             orders.append(self.get_buffer(f"matrix_{order}") @ (first * second))
         basis = torch.cat(orders, dim=1).index_select(1, self.rows)  # (atoms, rows, channels)
+        if self.coupled is not None:
+            return self.coupled(basis, groups)
         weight = self.weight.index_select(0, groups.species).index_select(1, self.path_of_row)
         return self.linear(self.collect @ (basis * weight))
+
+
+@final
+class CoupledPaths(nn.Module):
+    """out^l = sum_paths B_path^l W[Z, path]: one channel-mixing matrix a path and species."""
+
+    def __init__(self, num_degree: Sequence[int], channels: int, num_species: int) -> None:
+        super().__init__()
+        self.sizes = [(2 * l + 1) * count for l, count in enumerate(num_degree)]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(num_species, count * channels, channels))
+            for count in num_degree
+        )
+
+    def forward(
+        self, basis: Float[Tensor, "atoms rows channels"], groups: SpeciesGroups
+    ) -> Float[Tensor, "atoms dim_out channels"]:
+        """Return the features of atoms sorted by species; rows lie by (degree, component, path)."""
+        degrees = []
+        blocks = basis.split(self.sizes, dim=1)
+        for l, (block, weight) in enumerate(zip(blocks, self.weights, strict=True)):
+            matrices = weight / math.sqrt(weight.shape[1])
+            rows = block.reshape(
+                block.shape[0], 2 * l + 1, -1
+            )  # (atoms, 2 l + 1, paths * channels)
+            parts = zip(rows.split(list(groups.counts)), matrices, strict=True)
+            degrees.append(torch.cat([part @ matrix for part, matrix in parts]))
+        return torch.cat(degrees, dim=1)
 
 
 def needed_paths(l_in: int, l_out: int, correlation: int) -> list[list[Path]]:

@@ -1,5 +1,7 @@
 """The product basis: complete, free of repeats, and equal to the sum over full 3^l tensors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -180,3 +182,23 @@ def test_channels_mix() -> None:
     message[..., 0] = torch.randn(1, 4, dtype=torch.float64)
     groups = SpeciesGroups(species=torch.tensor([0]), counts=[1])
     assert bool((product(message, groups)[..., 1:].abs().amax(dim=1) > 1e-3).all())
+
+
+def test_coupled_weights_sum_paths_with_one_matrix_each() -> None:
+    """A diagonal W[Z, path] is a channel-wise product without its linear."""
+    torch.manual_seed(0)
+    shape = {"l_in": 2, "l_out": 1, "correlation": 3, "channels": 2, "num_species": 2}
+    product = SpectralProduct(**shape).double()
+    coupled = SpectralProduct(**shape, coupled=True).double()
+    message = torch.randn(3, 9, 2, dtype=torch.float64)
+    groups = SpeciesGroups(species=torch.tensor([0, 1, 1]), counts=[1, 2])
+    degrees = [path.l3 for order in needed_paths(2, 1, 3) for path in order if path.l3 <= 1]
+    with torch.no_grad():
+        product.linear.weight.copy_(math.sqrt(2.0) * torch.eye(2).expand(2, 2, 2))
+        for l, weight in enumerate(coupled.coupled.weights):
+            members = [path for path, degree in enumerate(degrees) if degree == l]
+            matrices = torch.diag_embed(product.weight[:, members])  # (species, paths, C, C)
+            weight.copy_(math.sqrt(2.0) * matrices.flatten(1, 2))
+    assert torch.allclose(coupled(message, groups), product(message, groups), atol=1e-12)
+    empty = SpeciesGroups(species=torch.tensor([1, 1, 1]), counts=[0, 3])
+    assert coupled(message, empty).shape == (3, 4, 2)
