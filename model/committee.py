@@ -114,7 +114,7 @@ class Committee:
     def _predict(self, graph: AtomicGraph, stress: bool, descriptors: bool) -> list[Prediction]:
         """Return one prediction for each structure of a batch."""
         size = graph.sender.shape[0] * max(self._skeleton.config.layer_channels)
-        whole = self._skeleton.reads_positions  # the energy is more than a function of edges
+        whole = self._skeleton.config.reads_positions  # the energy is more than a function of edges
         stacked = len(self) > 1 and size <= STACKED_SIZE and not whole
         evaluate = self._evaluate_stacked if stacked else self._evaluate_in_turn
         answers = evaluate(graph, stress)

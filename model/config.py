@@ -8,6 +8,7 @@ from ase.data import atomic_numbers
 
 from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.data.conditions import CONDITIONS
+from tace_al.model.tensor_readout import required_degree
 
 Dtype = Literal["float32", "float64"]
 Product = Literal["spectral", "spatial", "moment"]
@@ -47,20 +48,15 @@ class TensorOutput:
             raise ConfigError(f"the output name {self.name!r} must be letters, digits and _")
         if self.per not in ("structure", "atom"):
             raise ConfigError(f"output {self.name}: per is '{self.per}', not structure or atom")
-        from tace_al.model.decomposition import IrreducibleDecomposition
-
         try:
-            IrreducibleDecomposition(self.rank, self.symmetry)
+            required_degree(self.rank, self.symmetry)
         except ValueError as error:
             raise ConfigError(f"output {self.name}: {error}") from error
 
     @property
     def degree(self) -> int:
         """Degree of features its readout needs."""
-        from tace_al.model.decomposition import IrreducibleDecomposition
-
-        parts = IrreducibleDecomposition(self.rank, self.symmetry).parts
-        return max(part.degree if part.natural else max(part.degree, 1) for part in parts)
+        return required_degree(self.rank, self.symmetry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +222,10 @@ class TaceConfig:
                 raise ConfigError(
                     f"unknown embedding '{name}'.{nearest_names(name, [*CONDITIONS, FIDELITY])}"
                 )
+        if "magnetic_moments" in self.embeddings and self.spin_orbit and self.l_edge < 2:
+            raise ConfigError("spin_orbit couples moments to degree 2; set l_edge to 2 or more")
+        if "electric_field" in self.embeddings and self.l_edge < 1:
+            raise ConfigError("an electric field enters at degree 1; set l_edge to 1 or more")
         if "magnetic_field" in self.embeddings and "magnetic_moments" not in self.embeddings:
             raise ConfigError("the embedding magnetic_field acts on magnetic_moments; add them")
         missing = sorted(set(self.required_conditions) - set(self.conditions))
@@ -256,6 +256,11 @@ class TaceConfig:
     def layer_degrees(self) -> tuple[int, ...]:
         """Largest degree of the features after each layer."""
         return (self.l_hidden,) * (self.num_layers - 1) + (self.l_last,)
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether absolute positions matter, not edge vectors alone."""
+        return self.charges != "none"
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -30,12 +30,13 @@ small molecules force errors were 0.58 of their size with 0.1 and 1.05 with 1.""
 class Head(nn.Module):
     """Site energies of one level of theory."""
 
-    def __init__(self, *, num_layers: int, channels: int, num_species: int) -> None:
+    def __init__(self, *, channels: Sequence[int], num_species: int) -> None:
+        """Make an untrained head; `channels` are those of each layer."""
         super().__init__()
         self.linear = nn.ParameterList(
-            nn.Parameter(READOUT_START * torch.randn(channels, 1)) for _ in range(num_layers - 1)
+            nn.Parameter(READOUT_START * torch.randn(width, 1)) for width in channels[:-1]
         )
-        self.hidden = nn.Parameter(torch.randn(channels, READOUT_WIDTH))
+        self.hidden = nn.Parameter(torch.randn(channels[-1], READOUT_WIDTH))
         self.out = nn.Parameter(READOUT_START * torch.randn(READOUT_WIDTH, 1))
         self.register_buffer("e0", torch.zeros(num_species, dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
@@ -54,12 +55,11 @@ class Head(nn.Module):
 
         `coordination` is the sum of the cutoff function over the neighbours of each atom.
         """
-        norm = 1.0 / math.sqrt(self.hidden.shape[0])
-        hidden = layer_scalars[-1] @ (self.hidden * norm)
+        hidden = layer_scalars[-1] @ (self.hidden / math.sqrt(self.hidden.shape[0]))
         gain = SILU_GAIN / math.sqrt(READOUT_WIDTH)
         readout = nn.functional.silu(hidden) @ (self.out * gain)
         for scalars, weight in zip(layer_scalars[:-1], self.linear, strict=True):
-            readout = readout + scalars @ (weight * norm)
+            readout = readout + scalars @ (weight / math.sqrt(weight.shape[0]))
         gate = 1.0 - torch.exp(-GATE_RATE * coordination)
         interaction = self.scale * readout.squeeze(-1).double() + self.shift
         return self.e0.index_select(0, species) + gate.double() * interaction

@@ -4,13 +4,19 @@ Sorting by species makes every species-dependent map one matrix product a specie
 the same number of edge slots, so that a sum over neighbours is one small matrix product an atom.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tace_al.core.errors import ModelError, nearest_names
+from tace_al.data.conditions import CONDITIONS, describe_place
+from tace_al.data.graph import AtomicGraph
+from tace_al.model.config import TaceConfig
+from tace_al.model.derivatives import Variables
+from tace_al.model.embeddings import check_conditions
 from tace_al.model.linear import SpeciesGroups
 
 
@@ -26,11 +32,14 @@ class Geometry:
         Lattice vectors as rows, Angstrom, float64.
     pbc
         Periodic directions.
+    total_charge
+        Of each structure in e, NaN where unknown.
     """
 
     positions: Float[Tensor, "atoms 3"]
     cells: Float[Tensor, "systems 3 3"]
     pbc: Bool[Tensor, "systems 3"]
+    total_charge: Float[Tensor, " systems"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,3 +121,122 @@ def slot_vectors(
     """Return one vector a slot, (atoms * slots, 3); an empty slot lies at `outside` Angstrom."""
     padded = nn.functional.pad(vectors, (0, 0, 0, 1), value=outside)
     return padded.index_select(0, edges.reshape(-1))
+
+
+def network_inputs(
+    graph: AtomicGraph,
+    config: TaceConfig,
+    *,
+    species: Int[Tensor, " atoms"],
+    heads: Sequence[str],
+    variables: Variables,
+    dtype: torch.dtype,
+) -> NetworkInputs:
+    """Return a batch as the network reads it.
+
+    Parameters
+    ----------
+    graph
+        Structures, with the conditions of `config.conditions`.
+    config
+        Shape of the network.
+    species
+        Species index of each atom.
+    heads
+        Head of each structure.
+    variables
+        Conditions, positions and cells, which may be differentiated by.
+    dtype
+        Of conditions in the network.
+
+    Raises
+    ------
+    ModelError
+        A condition is missing or out of range.
+    """
+    order = torch.argsort(species, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    edges = edge_slots(place[graph.receiver], graph.num_atoms)
+    system_index = graph.system_index[order]
+    present = tuple(dict.fromkeys(heads))
+    head_index = None
+    if len(present) > 1:
+        head_of_system = torch.tensor([present.index(name) for name in heads], device=order.device)
+        head_index = head_of_system[system_index]
+    geometry = None
+    if config.reads_positions:
+        positions = graph.positions if variables.positions is None else variables.positions
+        geometry = Geometry(
+            positions=positions.index_select(0, order),
+            cells=graph.cells if variables.cells is None else variables.cells,
+            pbc=graph.pbc,
+            total_charge=graph.conditions.get(
+                "total_charge", torch.full_like(graph.volumes, torch.nan)
+            ),
+        )
+    return NetworkInputs(
+        groups=SpeciesGroups(
+            species=species[order],
+            counts=torch.bincount(species, minlength=len(config.elements)).tolist(),
+        ),
+        edges=edges,
+        sender=nn.functional.pad(place[graph.sender], (0, 1))[edges],
+        place=place,
+        system_index=system_index,
+        num_systems=graph.num_systems,
+        heads=present,
+        head_index=head_index,
+        conditions=_conditions(graph, config, variables, order, dtype),
+        geometry=geometry,
+    )
+
+
+def heads_of(
+    graph: AtomicGraph, config: TaceConfig, head: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the head of each structure of a batch from one name, many, or none (the first).
+
+    Raises
+    ------
+    ModelError
+        A head is not one of the model's, or there are not as many as structures.
+    """
+    if head is None or isinstance(head, str):
+        head = (head or config.heads[0],) * graph.num_systems
+    if len(head) != graph.num_systems:
+        raise ModelError(f"{len(head)} heads are named for {graph.num_systems} structures")
+    for name in head:
+        if name not in config.heads:
+            raise ModelError(
+                f"no head '{name}'; this model has {', '.join(config.heads)}."
+                f"{nearest_names(name, config.heads)}"
+            )
+    return tuple(head)
+
+
+def _conditions(
+    graph: AtomicGraph,
+    config: TaceConfig,
+    variables: Variables,
+    order: Int[Tensor, " atoms"],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """Return the conditions of each sorted atom."""
+    check_conditions(graph.conditions)
+    gathered = {}
+    for name in config.conditions:
+        if name not in graph.conditions:
+            raise ModelError(
+                f"this model reads {name}, which the batch was made without; build it with "
+                "graph_from_atoms(atoms, cutoff, model.config.conditions)"
+            )
+        if name in config.required_conditions and bool(graph.conditions[name].isnan().any()):
+            raise ModelError(
+                f"this model was trained with {name} on every structure, and one here has none; "
+                f"set {describe_place(name)}"
+            )
+        per_structure = CONDITIONS[name].per == "structure"
+        rows = graph.system_index[order] if per_structure else order
+        gathered[name] = variables.conditions[name].index_select(0, rows).to(dtype)
+    return gathered

@@ -124,7 +124,7 @@ def available_outputs(config: TaceConfig) -> tuple[str, ...]:
     if "magnetic_moments" in config.embeddings:
         names.append("magnetic_forces")
     if config.charges != "none":
-        names += ["charges", "dipole", "born_charges"]
+        names += ["charges", "dipole", "born_charges"]  # of the charges, without a field to ask
     names += [output.name for output in config.outputs]
     return tuple(dict.fromkeys(names))
 

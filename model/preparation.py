@@ -21,7 +21,8 @@ from tace_al.model.config import TaceConfig
 from tace_al.model.heads import add_head
 from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.labelled_batch import HEAD, LabelledBatch, labelled
-from tace_al.model.radial import BASIS_GAIN, polynomial_cutoff
+from tace_al.model.moment import MomentInteraction
+from tace_al.model.radial import BASIS_GAIN
 from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.tace import Tace
 
@@ -137,15 +138,12 @@ def _scale_radial_weights(model: Tace, parts: Sequence[LabelledBatch]) -> None:
     Its size depends on cutoff and bond lengths; with three orders and two layers of products an
     input twice too large starts training at a loss of 1e6.
     """
-    if not parts:
+    bonded = [part.graph for part in parts if part.graph.sender.shape[0]]
+    if not bonded:
         return
-    lengths = torch.cat([part.graph.edge_vectors().norm(dim=1) for part in parts])
-    lengths = lengths.to(model.embedding)
-    if not len(lengths):
-        return
-    envelope = polynomial_cutoff(lengths, model.config.cutoff)
-    size = float(model.radial_basis(lengths, envelope).square().mean().sqrt())
     with torch.no_grad():
-        for interaction in model.interactions:
-            assert isinstance(interaction, SpectralInteraction)
-            interaction.radial.weights[0].mul_(1.0 / (BASIS_GAIN * max(size, 1e-6)))
+        squares = torch.cat([model.radial_functions(graph).square().flatten() for graph in bonded])
+        factor = 1.0 / (BASIS_GAIN * max(float(squares.mean().sqrt()), 1e-6))
+    for interaction in model.interactions:
+        assert isinstance(interaction, SpectralInteraction | MomentInteraction)
+        interaction.scale_radial_inputs(factor)

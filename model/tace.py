@@ -9,28 +9,51 @@ invariant part after every layer; charges and declared tensors are read in the s
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.core.errors import ModelError
-from tace_al.data.conditions import CONDITIONS, describe_place
 from tace_al.data.graph import AtomicGraph
 from tace_al.model import derivatives
+from tace_al.model.charge_outputs import CHARGED, charge_outputs
+from tace_al.model.charges import ChargeReadout
 from tace_al.model.config import Dtype, TaceConfig, preset_config
+from tace_al.model.distance_transform import AgnesiTransform
+from tace_al.model.embeddings import INVARIANTS, InvariantEmbeddings
+from tace_al.model.ewald import ewald_energy
+from tace_al.model.gate import EquivariantGate
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head
-from tace_al.model.inputs import Geometry, NetworkInputs, edge_slots, slot_vectors
-from tace_al.model.interaction import SpectralInteraction
-from tace_al.model.linear import SpeciesGroups, SpeciesLinear
+from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs, slot_vectors
+from tace_al.model.layer import MessageConditions, make_interaction, make_product, widths
+from tace_al.model.linear import SpeciesLinear
 from tace_al.model.outputs import NetworkOutput, TaceOutput, check_outputs
-from tace_al.model.product import SpectralProduct
-from tace_al.model.radial import BesselBasis, polynomial_cutoff
+from tace_al.model.radial import polynomial_cutoff, radial_basis, species_pairs
+from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class _Edges(NamedTuple):
+    """What the layers read of every edge slot."""
+
+    r: Tensor  # (rows,)
+    radial: Tensor  # (rows, radial)
+    harmonics: Tensor  # (atoms, components, slots)
+    coordination: Tensor  # (atoms,)
+    pairs: Tensor | None  # (rows,)
+
+
+def _joined(updated: Tensor, carried: Tensor) -> Tensor:
+    """Return the product's output plus the residual, which may lack the highest degrees."""
+    missing = updated.shape[1] - carried.shape[1]
+    if missing:
+        carried = nn.functional.pad(carried, (0, 0, 0, missing))
+    return (updated + carried) * math.sqrt(0.5)
 
 
 @final
@@ -42,55 +65,88 @@ class Tace(nn.Module):
         self.config = config
         self.metadata: dict[str, Any] = {}
         num_species = len(config.elements)
+        layers = range(config.num_layers)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embedding = nn.Parameter(torch.randn(num_species, config.channels))
-            self.radial_basis = BesselBasis(config.num_bessel, config.cutoff)
+            self.embedding = nn.Parameter(torch.randn(num_species, config.layer_channels[0]))
+            self.radial_basis = radial_basis(config.radial_basis, config.num_bessel, config.cutoff)
             self.harmonics = CartesianHarmonics(config.l_edge)
             self.interactions = nn.ModuleList()
             self.products = nn.ModuleList()
             self.residuals = nn.ModuleList()
-            for layer in range(config.num_layers):
-                l_feature = 0 if layer == 0 else config.l_hidden
-                l_out = 0 if layer == config.num_layers - 1 else config.l_hidden
-                self.interactions.append(
-                    SpectralInteraction(
-                        l_feature=l_feature,
-                        l_edge=config.l_edge,
-                        channels=config.channels,
-                        num_radial=config.num_bessel,
-                        radial_hidden=config.radial_hidden,
-                        average_neighbours=config.average_neighbours,
-                    )
-                )
-                self.products.append(
-                    SpectralProduct(
-                        l_in=config.l_edge,
-                        l_out=l_out,
-                        correlation=config.correlation,
-                        channels=config.channels,
-                        num_species=num_species,
-                    )
-                )
-                self.residuals.append(
-                    SpeciesLinear(min(l_feature, l_out), config.channels, num_species)
-                )
+            for layer in layers:
+                self.interactions.append(make_interaction(config, layer))
+                self.products.append(make_product(config, layer))
+                self.residuals.append(self._residual(layer))
             self.heads = nn.ModuleDict(
                 {
-                    name: Head(
-                        num_layers=config.num_layers,
-                        channels=config.channels,
-                        num_species=num_species,
-                    )
+                    name: Head(channels=config.layer_channels, num_species=num_species)
                     for name in config.heads
                 }
             )
+            invariants = [name for name in config.embeddings if name in INVARIANTS]
+            self.scalar_embeddings = (
+                InvariantEmbeddings(invariants, config.layer_channels[0], config.heads)
+                if invariants
+                else None
+            )
+            self.message_conditions = nn.ModuleList(
+                MessageConditions(config, layer)
+                for layer in layers
+                if {"electric_field", "magnetic_moments"} & set(config.embeddings)
+            )
+            self.gates = nn.ModuleList(
+                EquivariantGate(config.layer_degrees[layer], config.layer_channels[layer])
+                for layer in layers
+                if config.gate
+            )
+            self.charges = (
+                ChargeReadout(
+                    channels=config.layer_channels,
+                    num_species=num_species,
+                    constraint=config.charges,
+                )
+                if config.charges != "none"
+                else None
+            )
+            self.tensor_readouts = nn.ModuleDict(
+                {
+                    output.name: TensorReadout(
+                        output.rank,
+                        output.symmetry,
+                        layer_shapes=list(
+                            zip(config.layer_degrees, config.layer_channels, strict=True)
+                        ),
+                        num_species=num_species,
+                    )
+                    for output in config.outputs
+                }
+            )
+        self.distance_transform = (
+            AgnesiTransform(config.numbers, config.cutoff)
+            if config.distance_transform == "agnesi"
+            else None
+        )
         self.zbl = ZBL(config.numbers, config.cutoff) if config.zbl else None
         species_of_number = torch.full((119,), -1, dtype=torch.int64)
         species_of_number[torch.tensor(config.numbers)] = torch.arange(num_species)
         self.register_buffer("species_of_number", species_of_number, persistent=False)
         self.species_of_number: Tensor
         self._set_dtype(TORCH_DTYPES[config.dtype])
+
+    def _residual(self, layer: int) -> SpeciesLinear | None:
+        """Return the residual connection of a layer, None where there is none."""
+        config = self.config
+        if layer == 0 and not config.first_layer_residual:
+            return None
+        channels_in, channels_out = widths(config, layer)
+        l_feature = 0 if layer == 0 else config.layer_degrees[layer - 1]
+        return SpeciesLinear(
+            min(l_feature, config.layer_degrees[layer]),
+            channels_in,
+            len(config.elements),
+            channels_out=channels_out,
+        )
 
     @classmethod
     def from_preset(
@@ -106,7 +162,7 @@ class Tace(nn.Module):
 
     def _set_dtype(self, dtype: torch.dtype) -> None:
         """Put network arithmetic in `dtype`; energies and head constants stay float64."""
-        constants = {"e0", "scale", "shift"}
+        constants = {"e0", "scale", "shift", "t0"}
         for module in self.modules():
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
@@ -177,88 +233,14 @@ class Tace(nn.Module):
         ModelError
             An element, head or required condition is missing.
         """
-        species = self.species(graph.numbers)
-        order = torch.argsort(species, stable=True)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
-        counts = torch.bincount(species, minlength=len(self.config.elements)).tolist()
-        edges = edge_slots(place[graph.receiver], graph.num_atoms)
-        system_index = graph.system_index[order]
-        heads, head_of_system = self._heads_of(graph, head)
-        geometry = None
-        if self.reads_positions:
-            moved = variables is not None and variables.positions is not None
-            positions = variables.positions if moved else graph.positions
-            cells = variables.cells if moved else graph.cells
-            geometry = Geometry(
-                positions=positions.index_select(0, order), cells=cells, pbc=graph.pbc
-            )
-        return NetworkInputs(
-            groups=SpeciesGroups(species=species[order], counts=counts),
-            edges=edges,
-            sender=nn.functional.pad(place[graph.sender], (0, 1))[edges],
-            place=place,
-            system_index=system_index,
-            num_systems=graph.num_systems,
-            heads=heads,
-            head_index=None if head_of_system is None else head_of_system[system_index],
-            conditions=self._conditions_of(graph, variables, order),
-            geometry=geometry,
+        return network_inputs(
+            graph,
+            self.config,
+            species=self.species(graph.numbers),
+            heads=heads_of(graph, self.config, head),
+            variables=variables or derivatives.Variables.of(graph),
+            dtype=self.embedding.dtype,
         )
-
-    def _heads_of(
-        self, graph: AtomicGraph, head: str | Sequence[str] | None
-    ) -> tuple[tuple[str, ...], Int[Tensor, " systems"] | None]:
-        """Return the heads that read a batch and, if several, which reads each structure."""
-        if head is None or isinstance(head, str):
-            name = head or self.config.heads[0]
-            self.head(name)
-            return (name,), None
-        if len(head) != graph.num_systems:
-            raise ModelError(f"{len(head)} heads are named for {graph.num_systems} structures")
-        present = tuple(dict.fromkeys(head))
-        for name in present:
-            self.head(name)
-        if len(present) == 1:
-            return present, None
-        places = [present.index(name) for name in head]
-        return present, torch.tensor(places, device=graph.numbers.device)
-
-    def _conditions_of(
-        self,
-        graph: AtomicGraph,
-        variables: derivatives.Variables | None,
-        order: Int[Tensor, " atoms"],
-    ) -> dict[str, Tensor]:
-        """Return the conditions of each sorted atom in the network's dtype.
-
-        Raises
-        ------
-        ModelError
-            One that every training structure had is absent.
-        """
-        given = graph.conditions if variables is None else variables.conditions
-        gathered = {}
-        for name in self.config.conditions:
-            if name not in graph.conditions:
-                raise ModelError(
-                    f"this model reads {name}, which the batch was made without; build it with "
-                    f"graph_from_atoms(atoms, cutoff, conditions=model.config.conditions)"
-                )
-            if name in self.config.required_conditions and graph.conditions[name].isnan().any():
-                raise ModelError(
-                    f"this model was trained with {name} on every structure, and one here has "
-                    f"none; set {describe_place(name)}"
-                )
-            per_structure = CONDITIONS[name].per == "structure"
-            rows = graph.system_index[order] if per_structure else order
-            gathered[name] = given[name].index_select(0, rows).to(self.embedding.dtype)
-        return gathered
-
-    @property
-    def reads_positions(self) -> bool:
-        """Whether absolute positions matter, not edge vectors alone."""
-        return self.config.charges != "none"
 
     def forward(
         self,
@@ -271,35 +253,109 @@ class Tace(nn.Module):
         A pure function of the edge vectors r_ij (Angstrom, the network's dtype), the inputs and the
         weights, so that `torch.func` transforms apply; `evaluate` is the way to everything else.
         """
-        groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
-        num_atoms, num_slots = sender.shape
+        species, sender = inputs.groups.species, inputs.sender
+        edges = self._edges(vectors, inputs)
+        layers = self._features(edges, inputs)
+        scalars = [layer[:, 0] for layer in layers]
+        energy = self._site_energy(scalars, inputs, edges.coordination)
+        if self.zbl is not None:
+            repulsion = self.zbl(edges.r.reshape(sender.shape), species[sender], species)
+            energy = energy + repulsion.sum(dim=1).double()
+        tensors: dict[str, Tensor] = {}
+        if self.charges is not None:
+            charges = self._charges(scalars, inputs, edges.coordination)
+            energy = energy + self._electrostatic(charges, inputs)
+            tensors["charges"] = charges
+        for name in outputs:
+            if name in self.tensor_readouts:
+                readout = self.tensor_readouts[name]
+                tensors[name] = readout(layers, species, edges.coordination)
+        return NetworkOutput(energy, torch.cat(scalars, dim=1), tensors)
+
+    def _edges(self, vectors: Float[Tensor, "edges 3"], inputs: NetworkInputs) -> "_Edges":
+        """Return distances, radial functions and harmonics of every edge slot."""
+        species, sender = inputs.groups.species, inputs.sender
         # an empty slot holds a vector far beyond every cutoff
         slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
         r = slots.norm(dim=1)
         envelope = polynomial_cutoff(r, self.config.cutoff)
-        radial = self.radial_basis(r, envelope)
-        harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(num_atoms, num_slots, -1)
-        harmonics = harmonics.transpose(1, 2)
-        features = self.embedding.index_select(0, species).unsqueeze(1)  # (atoms, 1, channels)
-        layers = []
-        for interaction, product, residual in zip(
-            self.interactions, self.products, self.residuals, strict=True
+        pairs = None
+        if self.config.species_radial or self.distance_transform is not None:
+            pairs = species_pairs(species, sender, len(self.config.elements))
+        distance = r if self.distance_transform is None else self.distance_transform(r, pairs)
+        harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(*sender.shape, -1)
+        return _Edges(
+            r=r,
+            radial=self.radial_basis(distance, envelope),
+            harmonics=harmonics.transpose(1, 2),
+            coordination=envelope.reshape(sender.shape).sum(dim=1),
+            pairs=pairs,
+        )
+
+    def radial_functions(self, graph: AtomicGraph) -> Float[Tensor, "edges functions"]:
+        """Return what the radial networks read of every edge, slot by slot."""
+        inputs = self.inputs(graph)
+        edges = self._edges(graph.edge_vectors().to(self.embedding.dtype), inputs)
+        return edges.radial[(inputs.edges < graph.sender.shape[0]).reshape(-1)]
+
+    def _features(self, edges: "_Edges", inputs: NetworkInputs) -> list[Tensor]:
+        """Return the features after each layer, (atoms, components, channels)."""
+        groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
+        scalars = self.embedding.index_select(0, species)
+        # before the first layer features are those of species: a table instead of every atom's
+        sources, rows = self.embedding.unsqueeze(1), species[sender]
+        if self.scalar_embeddings is not None:
+            scalars = self.scalar_embeddings(
+                scalars, inputs.conditions, heads=inputs.heads, head_index=inputs.head_index
+            )
+            sources, rows = scalars.unsqueeze(1), sender
+        features = scalars.unsqueeze(1)  # (atoms, 1, channels)
+        layers: list[Tensor] = []
+        for index, (interaction, product, residual) in enumerate(
+            zip(self.interactions, self.products, self.residuals, strict=True)
         ):
-            message = interaction(features, harmonics, radial, sender)
+            if index > 0:
+                sources, rows = features, sender
+            message = interaction(sources, edges.harmonics, edges.radial, rows, pairs=edges.pairs)
+            if len(self.message_conditions):
+                add_conditions = self.message_conditions[index]
+                message = add_conditions(message, inputs, edges.radial, edges.harmonics)
             updated = product(message, groups)
-            carried = residual(features, groups)
-            if carried.shape[1] < updated.shape[1]:
-                missing = updated.shape[1] - carried.shape[1]
-                carried = nn.functional.pad(carried, (0, 0, 0, missing))
-            features = (updated + carried) * math.sqrt(0.5)
+            if len(self.gates):
+                updated = self.gates[index](updated)
+            features = updated if residual is None else _joined(updated, residual(features, groups))
             layers.append(features)
-        coordination = envelope.reshape(num_atoms, num_slots).sum(dim=1)
-        layer_scalars = [layer[:, 0] for layer in layers]
-        energy = self._site_energy(layer_scalars, inputs, coordination)
-        if self.zbl is not None:
-            repulsion = self.zbl(r.reshape(num_atoms, num_slots), species[sender], species)
-            energy = energy + repulsion.sum(dim=1).double()
-        return NetworkOutput(energy, torch.cat(layer_scalars, dim=1), {})
+        return layers
+
+    def _charges(
+        self, scalars: Sequence[Tensor], inputs: NetworkInputs, coordination: Tensor
+    ) -> Float[Tensor, " atoms"]:
+        """Return the charges of the sorted atoms in e."""
+        assert inputs.geometry is not None
+        assert self.charges is not None
+        return self.charges(
+            scalars,
+            inputs.groups.species,
+            coordination=coordination,
+            total_charge=inputs.geometry.total_charge,
+            system_index=inputs.system_index,
+        )
+
+    def _electrostatic(
+        self, charges: Float[Tensor, " atoms"], inputs: NetworkInputs
+    ) -> Float[Tensor, " atoms"]:
+        """Return the long-range energy of each sorted atom in eV."""
+        geometry = inputs.geometry
+        if geometry is None or self.config.long_range == "none":
+            return torch.zeros_like(charges)
+        return ewald_energy(
+            geometry.positions,
+            charges,
+            cells=geometry.cells,
+            pbc=geometry.pbc,
+            system_index=inputs.system_index,
+            sigma=self.config.ewald_width,
+        )
 
     def _site_energy(
         self,
@@ -345,17 +401,26 @@ class Tace(nn.Module):
         """
         names = frozenset(outputs)
         check_outputs(names, self.config)
-        direct = names & {output.name for output in self.config.outputs}
-        derived = names - direct
+        direct = names & set(self.tensor_readouts)
+        charged = (names - direct) & CHARGED if self.charges is not None else frozenset()
+        if "electric_field" in self.config.embeddings:
+            charged &= {"charges"}
+        derived = names - direct - charged
+        differentiated = derived | ({"forces"} if "born_charges" in charged else set())
         variables = derivatives.variables_of(
-            graph, derived, self.embedding.dtype, absolute=self.reads_positions
+            graph, differentiated, self.embedding.dtype, absolute=self.config.reads_positions
         )
         inputs = self.inputs(graph, head=head, variables=variables)
-        with torch.set_grad_enabled(create_graph or bool(derived)):
-            network = self(variables.vectors, inputs, tuple(sorted(names)))
+        with torch.set_grad_enabled(create_graph or bool(differentiated)):
+            network = self(variables.vectors, inputs, tuple(sorted(direct)))
         node_energy = inputs.unsorted(network.node_energy)
         energy = inputs.total(network.node_energy)
         tensors = self._direct(network, inputs, direct)
+        if charged:
+            charges = inputs.unsorted(network.tensors["charges"])
+            tensors |= charge_outputs(
+                charges, variables.vectors, graph, charged, create_graph=create_graph
+            )
         tensors |= derivatives.derived_outputs(
             energy, variables, graph, derived, create_graph=create_graph
         )

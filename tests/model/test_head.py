@@ -11,7 +11,7 @@ from tace_al.model.radial import polynomial_cutoff
 
 def make_head() -> Head:
     torch.manual_seed(0)
-    head = Head(num_layers=2, channels=8, num_species=2)
+    head = Head(channels=[8, 8], num_species=2)
     head.e0.copy_(torch.tensor([-13.6, -2041.3], dtype=torch.float64))
     head.scale.fill_(1.7)
     head.shift.fill_(-4.2)

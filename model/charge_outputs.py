@@ -1,0 +1,51 @@
+"""What follows from atomic charges: the charges themselves, dipoles and Born charges.
+
+Used where a model has charges and is not told the electric field; with a field, dipole and Born
+charges are derivatives of the energy (`tace_al.model.derivatives`).
+"""
+
+from collections.abc import Set
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tace_al.data.graph import AtomicGraph
+from tace_al.model.charges import born_charges, dipole_moments
+from tace_al.model.derivatives import edge_forces
+
+CHARGED = frozenset({"charges", "dipole", "born_charges"})
+
+
+def charge_outputs(
+    charges: Float[Tensor, " atoms"],
+    vectors: Float[Tensor, "edges 3"],
+    graph: AtomicGraph,
+    names: Set[str],
+    *,
+    create_graph: bool,
+) -> dict[str, Tensor]:
+    """Return the named outputs of charges (e) that were computed from edge vectors.
+
+    Dipoles of charged molecules refer to the centre of the nuclear charges.
+    """
+    geometry = {"cells": graph.cells, "pbc": graph.pbc, "system_index": graph.system_index}
+    tensors: dict[str, Tensor] = {}
+    if "charges" in names:
+        tensors["charges"] = charges
+    if "dipole" in names:
+        weights = graph.numbers.to(charges.dtype)
+        tensors["dipole"] = dipole_moments(charges, graph.positions, weights=weights, **geometry)
+    if "born_charges" in names:
+
+        def pull_back(weights: Tensor) -> Tensor:
+            """Return sum_j w_j dq_j/dr_i; charges depend on positions through edges alone."""
+            (slope,) = torch.autograd.grad(
+                charges, vectors, weights, retain_graph=True, create_graph=create_graph
+            )
+            return -edge_forces(slope, graph).double()
+
+        tensors["born_charges"] = born_charges(
+            charges, pull_back, positions=graph.positions, **geometry
+        )
+    return tensors
