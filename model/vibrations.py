@@ -63,11 +63,15 @@ def hessian(
     is `hessian(model, atoms)[:, :, free_atoms(atoms)]`.
     """
     indices = free_atoms(atoms) if atom_indices is None else _checked(atom_indices, len(atoms))
-    graph = graph_from_atoms(atoms, model.config.cutoff).to(model.embedding.device)
+    graph = graph_from_atoms(atoms, model.config.cutoff, model.config.conditions)
+    graph = graph.to(model.embedding.device)
+    rows = torch.from_numpy(indices).to(graph.positions.device)
+    if model.config.reads_positions:  # charges tie every row to every atom: no share to save
+        full = model.evaluate(graph, ("hessian",), head=head)["hessian"]
+        return full.index_select(0, rows).double().cpu().numpy()
     positions = graph.positions.clone().requires_grad_()
     graph = replace(graph, positions=positions)
     forces = model.evaluate(graph, ("forces",), create_graph=True, head=head).forces
-    rows = torch.from_numpy(indices).to(positions.device)
     return force_jacobian(forces, positions, rows, chunk).double().cpu().numpy()
 
 
