@@ -21,13 +21,7 @@ class CartesianHarmonics(nn.Module):
         super().__init__()
         self.l_max = l_max
         for l in range(1, l_max + 1):
-            parents, axes = [], []
-            lower = cartesian.monomial_exponents(l - 1)
-            for exponents in cartesian.monomial_exponents(l):
-                axis = next(a for a in range(3) if exponents[a] > 0)
-                parent = tuple(e - (a == axis) for a, e in enumerate(exponents))
-                parents.append(next(i for i, known in enumerate(lower) if known == parent))
-                axes.append(axis)
+            parents, axes = cartesian.monomial_steps(l)
             coefficients = torch.tensor(cartesian.harmonic_coefficients(l).copy())
             self.register_buffer(f"parents_{l}", torch.tensor(parents), persistent=False)
             self.register_buffer(f"axes_{l}", torch.tensor(axes), persistent=False)
