@@ -362,7 +362,7 @@ def _reciprocal_space(
 def _kernel(
     indices: Sequence[Tensor], cells: Tensor, *, split: Tensor, slab: Tensor, cutoff: float
 ) -> Float[Tensor, "systems n1 n2 n3"]:
-    """Return 4 pi / V e^{-s^2 k^2/2} / k^2 for half of the k, doubled where the half stands for two.
+    """Return 4 pi / V e^{-s^2 k^2/2} / k^2 for half of the k, doubled where one stands for two.
 
     `cutoff` is where the sum ends in units of 1/s.
     """

@@ -10,10 +10,11 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.spacegroup import crystal
+from torch import Tensor
+
 from tace_al.core.errors import ModelError
 from tace_al.core.units import COULOMB_CONSTANT
 from tace_al.model.ewald import ewald_energy
-from torch import Tensor
 
 Batch = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -216,7 +217,11 @@ def test_capacitor_has_a_uniform_field() -> None:
     grid = np.array(list(product(range(4), range(4), (0,))), dtype=float)
     energies = []
     for gap in (10.0, 17.0):
-        atoms = Atoms("H32", positions=np.concatenate([grid, grid + [0, 0, gap]]), charges=charges)
+        atoms = Atoms(
+            "H32",
+            positions=np.concatenate([grid, grid + np.array([0.0, 0.0, gap])]),
+            charges=charges,
+        )
         atoms.set_cell([4.0, 4.0, 0.0])
         atoms.pbc = (True, True, False)
         energies.append(energy(atoms))
