@@ -29,13 +29,19 @@ def charge_outputs(
 
     Dipoles of charged molecules refer to the centre of the nuclear charges.
     """
-    geometry = {"cells": graph.cells, "pbc": graph.pbc, "system_index": graph.system_index}
     tensors: dict[str, Tensor] = {}
     if "charges" in names:
         tensors["charges"] = charges
     if "dipole" in names:
         weights = graph.numbers.to(charges.dtype)
-        tensors["dipole"] = dipole_moments(charges, graph.positions, weights=weights, **geometry)
+        tensors["dipole"] = dipole_moments(
+            charges,
+            graph.positions,
+            cells=graph.cells,
+            pbc=graph.pbc,
+            system_index=graph.system_index,
+            weights=weights,
+        )
     if "born_charges" in names:
 
         def pull_back(weights: Tensor) -> Tensor:
@@ -46,6 +52,11 @@ def charge_outputs(
             return -edge_forces(slope, graph).double()
 
         tensors["born_charges"] = born_charges(
-            charges, pull_back, positions=graph.positions, **geometry
+            charges,
+            pull_back,
+            positions=graph.positions,
+            cells=graph.cells,
+            pbc=graph.pbc,
+            system_index=graph.system_index,
         )
     return tensors

@@ -1,16 +1,22 @@
 """Checkpoints: one `.tace` file, safetensors with a JSON header. No pickle is ever read.
 
 The header holds the configuration that rebuilds the network and the metadata of its training
-(seed, parents, training-set hash, versions). A file from a later format version is refused.
+(seed, parents, training-set hash, versions). A file from a later format version is refused; one
+from an earlier version is brought up to date step by step (`MIGRATIONS`) and means the same model:
+
+    1   one scale and shift a head
+    2   scale and shift of every species
 """
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from tace_al.core.atomic_write import write_bytes
 from tace_al.core.errors import CheckpointError, ConfigError
@@ -18,7 +24,19 @@ from tace_al.model.config import TaceConfig
 from tace_al.model.tace import Tace
 
 FORMAT = "tace"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+
+def _scales_of_species(config: TaceConfig, state: dict[str, Tensor]) -> None:
+    """Repeat the one scale and shift of every head for each species."""
+    num_species = len(config.elements)
+    for name in list(state):
+        if name.startswith("heads.") and name.endswith((".scale", ".shift")):
+            state[name] = state[name].reshape(1).expand(num_species).clone()
+
+
+MIGRATIONS: dict[int, Callable[[TaceConfig, dict[str, Tensor]], None]] = {1: _scales_of_species}
+"""What brings the weights of a version to the next, in place."""
 
 
 def save(model: Tace, path: str | Path) -> None:
@@ -76,8 +94,12 @@ def load(path: str | Path, *, device: str = "cpu") -> Tace:
     """
     header = read_header(path)
     try:
-        model = Tace(TaceConfig.from_dict(header["config"]))
-        model.load_state_dict(safetensors.torch.load_file(path))
+        config = TaceConfig.from_dict(header["config"])
+        state = safetensors.torch.load_file(path)
+        for version in range(header["version"], FORMAT_VERSION):
+            MIGRATIONS[version](config, state)
+        model = Tace(config)
+        model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the weights in {path} do not fit its header: {error}") from error
     model.metadata = header["metadata"]

@@ -14,6 +14,10 @@ Dtype = Literal["float32", "float64"]
 Product = Literal["spectral", "spatial", "moment"]
 RadialBasis = Literal["bessel", "chebyshev", "gaussian"]
 DistanceTransform = Literal["none", "agnesi"]
+ProductWeights = Literal["channel", "coupled"]
+Residual = Literal["input", "message"]
+SiteGate = Literal["smooth", "lone"]
+EmbeddingActivation = Literal["none", "silu"]
 Charges = Literal["none", "equilibrated", "uniform", "free"]
 LongRange = Literal["none", "ewald", "pme"]
 
@@ -90,8 +94,13 @@ class TaceConfig:
         Radial weights depend on the species of both atoms.
     density_normalisation
         Messages are divided by a learned local density instead of <n>.
+    product_weights
+        "channel": one number a path, channel and species, then a linear; "coupled": one
+        channel-mixing matrix a path and species.
     gate
         An equivariant gate after every product.
+    residual
+        What the residual linear of a layer reads: its "input", or its "message" before conditions.
     first_layer_residual
         Add a linear of the species embedding to the first layer's output.
     average_neighbours
@@ -114,6 +123,17 @@ class TaceConfig:
         Electrostatics of the charges: "ewald", or "pme" for large cells.
     ewald_width
         Smearing of the charges, Angstrom.
+    site_gate
+        Whose learned energy is off: "smooth", the fewer the neighbours the more; "lone", only that
+        of an atom alone in its structure (models of `tace-al import-tace`).
+    readout_width
+        Width of the last readout's hidden layer.
+    cutoff_power
+        p of the polynomial cutoff.
+    embedding_activation, embedding_width
+        "silu" passes the sum of the invariant embeddings through SiLU; width of their networks.
+    length_offset
+        Angstrom, added to every distance (models of `tace-al import-tace`).
     dtype
         Arithmetic of the network; energies are always summed in float64.
     """
@@ -132,7 +152,9 @@ class TaceConfig:
     distance_transform: DistanceTransform = "none"
     species_radial: bool = False
     density_normalisation: bool = False
+    product_weights: ProductWeights = "channel"
     gate: bool = False
+    residual: Residual = "input"
     first_layer_residual: bool = True
     average_neighbours: float = 10.0
     zbl: bool = True
@@ -144,6 +166,12 @@ class TaceConfig:
     charges: Charges = "none"
     long_range: LongRange = "none"
     ewald_width: float = 1.0
+    site_gate: SiteGate = "smooth"
+    readout_width: int = 16
+    cutoff_power: int = 5
+    embedding_activation: EmbeddingActivation = "none"
+    embedding_width: int = 32
+    length_offset: float = 0.0
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -189,6 +217,14 @@ class TaceConfig:
             )
         if self.correlation > 4:
             raise ConfigError(f"correlation is {self.correlation}; products reach order 4")
+        special = {"spatial", "moment"} & set(self.products)
+        if special and (self.product_weights == "coupled" or self.residual == "message"):
+            raise ConfigError(
+                f"coupled product weights and a residual of the message need spectral products, "
+                f"not {', '.join(sorted(special))}"
+            )
+        if self.cutoff_power < 3 or self.readout_width < 1 or self.embedding_width < 1:
+            raise ConfigError("cutoff_power is at least 3, widths are at least 1")
         if self.l_last > self.l_edge:
             raise ConfigError(
                 f"the outputs need features of degree {self.l_last}, but l_edge = {self.l_edge}; "
@@ -200,6 +236,10 @@ class TaceConfig:
         choices: list[tuple[str, Iterable[str], Any]] = [
             ("dtype", [self.dtype], Dtype),
             ("products", self.products, Product),
+            ("product_weights", [self.product_weights], ProductWeights),
+            ("residual", [self.residual], Residual),
+            ("site_gate", [self.site_gate], SiteGate),
+            ("embedding_activation", [self.embedding_activation], EmbeddingActivation),
             ("radial_basis", [self.radial_basis], RadialBasis),
             ("distance_transform", [self.distance_transform], DistanceTransform),
             ("charges", [self.charges], Charges),

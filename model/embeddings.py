@@ -93,10 +93,23 @@ class InvariantEmbeddings(nn.Module):
         Channels of the node embedding.
     heads
         Names of the fidelities; read only with "fidelity".
+    width
+        Hidden width of the networks.
+    activation
+        "silu" passes the sum of all contributions through SiLU (zero stays zero).
     """
 
-    def __init__(self, names: Sequence[str], channels: int, heads: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        channels: int,
+        heads: Sequence[str] = (),
+        *,
+        width: int = HIDDEN_WIDTH,
+        activation: str = "none",
+    ) -> None:
         super().__init__()
+        self.activation = activation
         for name in names:
             if name not in INVARIANTS:
                 raise ModelError(
@@ -113,7 +126,7 @@ class InvariantEmbeddings(nn.Module):
             }
         )
         self.networks = nn.ModuleDict(
-            {name: ScalarNetwork(channels) for name in REALS if name in self.names}
+            {name: ScalarNetwork(channels, width) for name in REALS if name in self.names}
         )
         # one vector a head, by name: heads come and go without touching one another's
         self.levels = nn.ParameterDict(
@@ -147,15 +160,16 @@ class InvariantEmbeddings(nn.Module):
                 raise ModelError(
                     f"the embedding {name} was given nothing to read; pass NaN where it is absent"
                 )
+        added = torch.zeros_like(scalars)
         for name in self.tables:
-            scalars = scalars + self._looked_up(name, conditions[name])
+            added = added + self._looked_up(name, conditions[name])
         for name, network in self.networks.items():
             absent = torch.isnan(conditions[name])
             finite = torch.where(absent, torch.zeros_like(conditions[name]), conditions[name])
-            scalars = scalars + network(in_network_units(name, finite), absent)
+            added = added + network(in_network_units(name, finite), absent)
         if FIDELITY in self.names:
-            scalars = scalars + self._level(heads, head_index)
-        return scalars
+            added = added + self._level(heads, head_index)
+        return scalars + (nn.functional.silu(added) if self.activation == "silu" else added)
 
     def _level(self, heads: Sequence[str], head_index: Tensor | None) -> Tensor:
         """Return the vector of each atom's fidelity; one row if all have the same."""
@@ -185,18 +199,18 @@ class InvariantEmbeddings(nn.Module):
 class ScalarNetwork(nn.Module):
     """x -> W2 SiLU(w1 x + b), added where x is present; W2 starts at zero."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int = HIDDEN_WIDTH) -> None:
         super().__init__()
-        self.first = nn.Parameter(torch.randn(HIDDEN_WIDTH))
-        self.bias = nn.Parameter(torch.randn(HIDDEN_WIDTH))
-        self.last = nn.Parameter(torch.zeros(HIDDEN_WIDTH, channels))
+        self.first = nn.Parameter(torch.randn(width))
+        self.bias = nn.Parameter(torch.randn(width))
+        self.last = nn.Parameter(torch.zeros(width, channels))
 
     def forward(
         self, values: Float[Tensor, " atoms"], absent: Bool[Tensor, " atoms"]
     ) -> Float[Tensor, "atoms channels"]:
         """Return the contribution of finite values of order one; zero where absent."""
         hidden = nn.functional.silu(values.unsqueeze(1) * self.first + self.bias)
-        result = hidden @ (self.last * (SILU_GAIN / math.sqrt(HIDDEN_WIDTH)))
+        result = hidden @ (self.last * (SILU_GAIN / math.sqrt(self.last.shape[0])))
         return torch.where(absent.unsqueeze(1), torch.zeros_like(result), result)
 
 

@@ -164,17 +164,6 @@ def network_inputs(
     if len(present) > 1:
         head_of_system = torch.tensor([present.index(name) for name in heads], device=order.device)
         head_index = head_of_system[system_index]
-    geometry = None
-    if config.reads_positions:
-        positions = graph.positions if variables.positions is None else variables.positions
-        geometry = Geometry(
-            positions=positions.index_select(0, order),
-            cells=graph.cells if variables.cells is None else variables.cells,
-            pbc=graph.pbc,
-            total_charge=graph.conditions.get(
-                "total_charge", torch.full_like(graph.volumes, torch.nan)
-            ),
-        )
     return NetworkInputs(
         groups=SpeciesGroups(
             species=species[order],
@@ -188,7 +177,7 @@ def network_inputs(
         heads=present,
         head_index=head_index,
         conditions=_conditions(graph, config, variables, order, dtype),
-        geometry=geometry,
+        geometry=_geometry(graph, variables, order) if config.reads_positions else None,
     )
 
 
@@ -213,6 +202,18 @@ def heads_of(
                 f"{nearest_names(name, config.heads)}"
             )
     return tuple(head)
+
+
+def _geometry(graph: AtomicGraph, variables: Variables, order: Int[Tensor, " atoms"]) -> Geometry:
+    """Return the absolute positions of the sorted atoms."""
+    positions = graph.positions if variables.positions is None else variables.positions
+    unknown = torch.full_like(graph.volumes, torch.nan)
+    return Geometry(
+        positions=positions.index_select(0, order),
+        cells=graph.cells if variables.cells is None else variables.cells,
+        pbc=graph.pbc,
+        total_charge=graph.conditions.get("total_charge", unknown),
+    )
 
 
 def _conditions(

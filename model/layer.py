@@ -5,6 +5,9 @@ Three kinds go together: the "spectral" and the "spatial" product read the spect
 and 2, in which a moment message is opened and closed again.
 """
 
+from functools import partial
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from tace_al.model.config import Product, TaceConfig
 from tace_al.model.embeddings import ElectricFieldEmbedding
 from tace_al.model.inputs import NetworkInputs
 from tace_al.model.interaction import InteractionOptions, SpectralInteraction
+from tace_al.model.linear import SpeciesLinear
 from tace_al.model.magnetism import MagneticEmbedding
 from tace_al.model.moment import MomentInteraction, MomentProduct
 from tace_al.model.product import SpectralProduct
@@ -25,8 +29,7 @@ _INTERACTIONS: dict[str, type[SpectralInteraction] | type[MomentInteraction]] = 
     "spatial": SpectralInteraction,
     "moment": MomentInteraction,
 }
-_PRODUCTS: dict[str, type[SpectralProduct] | type[SpatialProduct] | type[MomentProduct]] = {
-    "spectral": SpectralProduct,
+_PRODUCTS: dict[str, type[SpatialProduct] | type[MomentProduct]] = {
     "spatial": SpatialProduct,
     "moment": MomentProduct,
 }
@@ -61,7 +64,13 @@ def make_product(
     config: TaceConfig, layer: int
 ) -> SpectralProduct | SpatialProduct | MomentProduct:
     """Return the product of a layer."""
-    return _PRODUCTS[config.layer_products[layer]](
+    kind = config.layer_products[layer]
+    make = (
+        partial(SpectralProduct, coupled=config.product_weights == "coupled")
+        if kind == "spectral"
+        else _PRODUCTS[kind]
+    )
+    return make(
         l_in=config.l_edge,
         l_out=config.layer_degrees[layer],
         correlation=config.correlation,
@@ -70,6 +79,23 @@ def make_product(
     )
 
 
+def make_residual(config: TaceConfig, layer: int) -> SpeciesLinear | nn.Identity:
+    """Return the residual connection of a layer; the identity stands for none."""
+    channels_in, channels_out = widths(config, layer)
+    if config.residual == "message":
+        return SpeciesLinear(config.layer_degrees[layer], channels_out, len(config.elements))
+    if layer == 0 and not config.first_layer_residual:
+        return nn.Identity()
+    l_feature = 0 if layer == 0 else config.layer_degrees[layer - 1]
+    return SpeciesLinear(
+        min(l_feature, config.layer_degrees[layer]),
+        channels_in,
+        len(config.elements),
+        channels_out=channels_out,
+    )
+
+
+@final
 class MessageConditions(nn.Module):
     """What an electric field, moments and a magnetic field add to the message of a layer."""
 

@@ -26,9 +26,14 @@ from tace_al.model.embeddings import INVARIANTS, InvariantEmbeddings
 from tace_al.model.ewald import ewald_energy
 from tace_al.model.gate import EquivariantGate
 from tace_al.model.harmonics import CartesianHarmonics
-from tace_al.model.head import Head
+from tace_al.model.head import Head, lone_gate, smooth_gate
 from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs, slot_vectors
-from tace_al.model.layer import MessageConditions, make_interaction, make_product, widths
+from tace_al.model.layer import (
+    MessageConditions,
+    make_interaction,
+    make_product,
+    make_residual,
+)
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.outputs import NetworkOutput, TaceOutput, check_outputs
 from tace_al.model.radial import polynomial_cutoff, radial_basis, species_pairs
@@ -64,64 +69,15 @@ class Tace(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, Any] = {}
-        num_species = len(config.elements)
-        layers = range(config.num_layers)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embedding = nn.Parameter(torch.randn(num_species, config.layer_channels[0]))
+            self.embedding = nn.Parameter(
+                torch.randn(len(config.elements), config.layer_channels[0])
+            )
             self.radial_basis = radial_basis(config.radial_basis, config.num_bessel, config.cutoff)
             self.harmonics = CartesianHarmonics(config.l_edge)
-            self.interactions = nn.ModuleList()
-            self.products = nn.ModuleList()
-            self.residuals = nn.ModuleList()
-            for layer in layers:
-                self.interactions.append(make_interaction(config, layer))
-                self.products.append(make_product(config, layer))
-                self.residuals.append(self._residual(layer))
-            self.heads = nn.ModuleDict(
-                {
-                    name: Head(channels=config.layer_channels, num_species=num_species)
-                    for name in config.heads
-                }
-            )
-            invariants = [name for name in config.embeddings if name in INVARIANTS]
-            self.scalar_embeddings = (
-                InvariantEmbeddings(invariants, config.layer_channels[0], config.heads)
-                if invariants
-                else None
-            )
-            self.message_conditions = nn.ModuleList(
-                MessageConditions(config, layer)
-                for layer in layers
-                if {"electric_field", "magnetic_moments"} & set(config.embeddings)
-            )
-            self.gates = nn.ModuleList(
-                EquivariantGate(config.layer_degrees[layer], config.layer_channels[layer])
-                for layer in layers
-                if config.gate
-            )
-            self.charges = (
-                ChargeReadout(
-                    channels=config.layer_channels,
-                    num_species=num_species,
-                    constraint=config.charges,
-                )
-                if config.charges != "none"
-                else None
-            )
-            self.tensor_readouts = nn.ModuleDict(
-                {
-                    output.name: TensorReadout(
-                        output.rank,
-                        output.symmetry,
-                        layer_shapes=list(
-                            zip(config.layer_degrees, config.layer_channels, strict=True)
-                        ),
-                        num_species=num_species,
-                    )
-                    for output in config.outputs
-                }
-            )
+            self._add_layers(config)
+            self._add_readouts(config)
         self.distance_transform = (
             AgnesiTransform(config.numbers, config.cutoff)
             if config.distance_transform == "agnesi"
@@ -129,23 +85,65 @@ class Tace(nn.Module):
         )
         self.zbl = ZBL(config.numbers, config.cutoff) if config.zbl else None
         species_of_number = torch.full((119,), -1, dtype=torch.int64)
-        species_of_number[torch.tensor(config.numbers)] = torch.arange(num_species)
+        species_of_number[torch.tensor(config.numbers)] = torch.arange(len(config.elements))
         self.register_buffer("species_of_number", species_of_number, persistent=False)
         self.species_of_number: Tensor
         self._set_dtype(TORCH_DTYPES[config.dtype])
 
-    def _residual(self, layer: int) -> SpeciesLinear | None:
-        """Return the residual connection of a layer, None where there is none."""
-        config = self.config
-        if layer == 0 and not config.first_layer_residual:
-            return None
-        channels_in, channels_out = widths(config, layer)
-        l_feature = 0 if layer == 0 else config.layer_degrees[layer - 1]
-        return SpeciesLinear(
-            min(l_feature, config.layer_degrees[layer]),
-            channels_in,
-            len(config.elements),
-            channels_out=channels_out,
+    def _add_layers(self, config: TaceConfig) -> None:
+        """Make what carries features from layer to layer."""
+        layers = range(config.num_layers)
+        self.interactions = nn.ModuleList()
+        self.products = nn.ModuleList()
+        self.residuals = nn.ModuleList()
+        for layer in layers:
+            self.interactions.append(make_interaction(config, layer))
+            self.products.append(make_product(config, layer))
+            self.residuals.append(make_residual(config, layer))
+        conditioned = {"electric_field", "magnetic_moments"} & set(config.embeddings)
+        self.message_conditions = nn.ModuleList(
+            MessageConditions(config, layer) for layer in layers if conditioned
+        )
+        self.gates = nn.ModuleList(
+            EquivariantGate(config.layer_degrees[layer], config.layer_channels[layer])
+            for layer in layers
+            if config.gate
+        )
+        invariants = [name for name in config.embeddings if name in INVARIANTS]
+        self.scalar_embeddings = (
+            InvariantEmbeddings(
+                invariants,
+                config.layer_channels[0],
+                config.heads,
+                width=config.embedding_width,
+                activation=config.embedding_activation,
+            )
+            if invariants
+            else None
+        )
+
+    def _add_readouts(self, config: TaceConfig) -> None:
+        """Make what reads the features: heads, charges and declared tensors."""
+        channels, num_species = config.layer_channels, len(config.elements)
+        self.heads = nn.ModuleDict(
+            {
+                name: Head(channels=channels, num_species=num_species, width=config.readout_width)
+                for name in config.heads
+            }
+        )
+        self.charges = (
+            ChargeReadout(channels=channels, num_species=num_species, constraint=config.charges)
+            if config.charges != "none"
+            else None
+        )
+        shapes = list(zip(config.layer_degrees, channels, strict=True))
+        self.tensor_readouts = nn.ModuleDict(
+            {
+                output.name: TensorReadout(
+                    output.rank, output.symmetry, layer_shapes=shapes, num_species=num_species
+                )
+                for output in config.outputs
+            }
         )
 
     @classmethod
@@ -162,7 +160,7 @@ class Tace(nn.Module):
 
     def _set_dtype(self, dtype: torch.dtype) -> None:
         """Put network arithmetic in `dtype`; energies and head constants stay float64."""
-        constants = {"e0", "scale", "shift", "t0"}
+        constants = {"e0", "scale", "shift"}
         for module in self.modules():
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
@@ -277,8 +275,8 @@ class Tace(nn.Module):
         species, sender = inputs.groups.species, inputs.sender
         # an empty slot holds a vector far beyond every cutoff
         slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
-        r = slots.norm(dim=1)
-        envelope = polynomial_cutoff(r, self.config.cutoff)
+        r = slots.norm(dim=1) + self.config.length_offset
+        envelope = polynomial_cutoff(r, self.config.cutoff, self.config.cutoff_power)
         pairs = None
         if self.config.species_radial or self.distance_transform is not None:
             pairs = species_pairs(species, sender, len(self.config.elements))
@@ -317,13 +315,16 @@ class Tace(nn.Module):
             if index > 0:
                 sources, rows = features, sender
             message = interaction(sources, edges.harmonics, edges.radial, rows, pairs=edges.pairs)
+            source = message if self.config.residual == "message" else features
             if len(self.message_conditions):
                 add_conditions = self.message_conditions[index]
                 message = add_conditions(message, inputs, edges.radial, edges.harmonics)
             updated = product(message, groups)
             if len(self.gates):
                 updated = self.gates[index](updated)
-            features = updated if residual is None else _joined(updated, residual(features, groups))
+            features = updated
+            if isinstance(residual, SpeciesLinear):
+                features = _joined(updated, residual(source, groups))
             layers.append(features)
         return layers
 
@@ -365,7 +366,12 @@ class Tace(nn.Module):
     ) -> Float[Tensor, " atoms"]:
         """Return the site energies that each atom's head reads."""
         species = inputs.groups.species
-        energies = [self.head(name)(layer_scalars, species, coordination) for name in inputs.heads]
+        gate = (
+            smooth_gate(coordination)
+            if self.config.site_gate == "smooth"
+            else lone_gate(coordination, inputs.system_index, inputs.num_systems)
+        )
+        energies = [self.head(name)(layer_scalars, species, gate) for name in inputs.heads]
         energy = energies[0]
         for index, other in enumerate(energies[1:], start=1):
             assert inputs.head_index is not None

@@ -154,13 +154,7 @@ def train(
     model = model.to(options.device).train()
     parts = labelled_parts(frames, model.config)
     held_out = labelled_parts(validation, model.config)
-    if not parts:
-        raise TrainingError("no training frame has more than one atom; add labelled structures")
-    if not any(part.targets for part in parts):
-        raise TrainingError(
-            "no training frame has a label such as REF_energy or REF_forces; name the file's keys "
-            "with --energy-key and --forces-key"
-        )
+    _check_labels(parts)
     run = _Run(model, options, started)
     if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
@@ -183,6 +177,17 @@ def train(
         if stopped:
             break
     return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
+
+
+def _check_labels(parts: Sequence[LabelledBatch]) -> None:
+    """Refuse a training set that there is nothing to learn from."""
+    if not parts:
+        raise TrainingError("no training frame has more than one atom; add labelled structures")
+    if not any(part.targets for part in parts):
+        raise TrainingError(
+            "no training frame has a label such as REF_energy or REF_forces; name the file's keys "
+            "with --energy-key and --forces-key"
+        )
 
 
 @final

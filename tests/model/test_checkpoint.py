@@ -92,10 +92,10 @@ def rewrite(path: Path, header: object) -> None:
         (["tace"], "not a TACE model"),
         ({"format": "tace"}, "do not fit|damaged"),
         ({"format": "tace", "version": "1"}, "do not fit|damaged"),
-        ({"format": "tace", "version": 1}, "do not fit|damaged"),
-        ({"format": "tace", "version": 1, "config": {"elements": ["H"], "wings": 2}}, "wings"),
-        ({"format": "tace", "version": 1, "config": {"elements": ["H"]}}, "do not fit"),
-        ({"format": "tace", "version": 1, "config": {"elements": ["H"], "channels": "8"}}, "fit"),
+        ({"format": "tace", "version": 2}, "do not fit|damaged"),
+        ({"format": "tace", "version": 2, "config": {"elements": ["H"], "wings": 2}}, "wings"),
+        ({"format": "tace", "version": 2, "config": {"elements": ["H"]}}, "do not fit"),
+        ({"format": "tace", "version": 2, "config": {"elements": ["H"], "channels": "8"}}, "fit"),
     ],
 )
 def test_a_header_that_cannot_be_true_is_refused(
@@ -111,3 +111,20 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
         load(tmp_path / "none.tace")
     with pytest.raises(CheckpointError, match=r"not a \.tace checkpoint"):
         load(tmp_path)  # a folder
+
+
+def test_a_checkpoint_of_version_1_means_the_same_model() -> None:
+    """Written by the release that had one scale and shift a head, with these numbers."""
+    model = load(Path(__file__).parent / "data" / "version_1.tace")
+    atoms = molecule("H2O")
+    atoms.rattle(0.1, seed=1)
+    output = model.evaluate(graph_from_atoms(atoms, 5.0))
+    forces = [
+        [0.01830088940085371, 0.7166165958011332, 0.6289366027026639],
+        [-0.026622845986991932, 0.07841426258309692, -0.0848746436669482],
+        [0.008321956586138223, -0.7950308583842302, -0.5440619590357157],
+    ]
+    assert output.energy.item() == pytest.approx(-2073.127922177273, abs=1e-10)
+    assert torch.allclose(output.forces, torch.tensor(forces).double(), atol=1e-12)
+    assert model.head().shift.tolist() == [-2.5, -2.5]
+    assert model.metadata == {"seed": 3}

@@ -1,11 +1,9 @@
 """Site energies: an isolated atom is E0 exactly, a bonded one is not held back by the gate."""
 
-import math
-
 import pytest
 import torch
 
-from tace_al.model.head import GATE_RATE, Head
+from tace_al.model.head import Head, lone_gate, smooth_gate
 from tace_al.model.radial import polynomial_cutoff
 
 
@@ -26,21 +24,28 @@ def test_without_neighbours_the_energy_is_e0_bit_for_bit() -> None:
 
 def test_scale_and_shift_act_on_the_interaction_only() -> None:
     head, species = make_head(), torch.tensor([0, 1])
-    scalars, coordination = [torch.randn(2, 8), torch.randn(2, 8)], torch.full((2,), 5.0)
-    first = head(scalars, species, coordination) - head.e0[species] - head.shift
+    scalars, gate = [torch.randn(2, 8), torch.randn(2, 8)], torch.ones(2)
+    first = head(scalars, species, gate) - head.e0[species] - head.shift[species]
     head.scale.fill_(3.4)
-    second = head(scalars, species, coordination) - head.e0[species] - head.shift
+    second = head(scalars, species, gate) - head.e0[species] - head.shift[species]
     assert torch.allclose(second, 2 * first, atol=1e-12)
 
 
 def test_a_bond_opens_the_gate() -> None:
     bond = polynomial_cutoff(torch.tensor(2.0), 5.0)
-    assert 1 - math.exp(-GATE_RATE * bond.item()) == pytest.approx(1.0, abs=2e-4)
+    assert smooth_gate(bond.reshape(1)).item() == pytest.approx(1.0, abs=2e-4)
+    assert smooth_gate(torch.zeros(1)).item() == 0.0
+
+
+def test_the_lone_gate_is_shut_for_one_atom_without_images_only() -> None:
+    system_index = torch.tensor([0, 1, 2, 2])  # a free atom, a one-atom crystal, two atoms apart
+    coordination = torch.tensor([0.0, 3.0, 0.0, 0.0])
+    assert lone_gate(coordination, system_index, 3).tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 def test_total_energies_keep_their_digits_in_float32() -> None:
     head, species = make_head(), torch.tensor([1])
     quiet = [torch.zeros(1, 8), torch.zeros(1, 8)]
-    energy = head(quiet, species, torch.tensor([100.0]))
+    energy = head(quiet, species, torch.ones(1))
     assert energy.dtype == torch.float64
     assert energy.item() == -2041.3 - 4.2
