@@ -1,5 +1,7 @@
 """The spatial product: Gaunt products by couplings, exact on a sufficient grid and only there."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from tace_al.core.errors import ConfigError
 from tace_al.model import cartesian
 from tace_al.model.linear import SpeciesGroups
+from tace_al.model.product import independent_paths, independent_subset
 from tace_al.model.spatial_product import SpatialProduct, sphere_transforms
 from tace_al.model.sphere_quadrature import exact_grid, product_grid, sphere_harmonics
 
@@ -176,3 +179,27 @@ def test_derivatives_of_any_order_and_functional_calls() -> None:
         weights, message.detach()
     )
     assert gradients.shape == (2, 1, 4, 2)
+
+
+def test_the_rank_is_that_of_multisets_of_degrees() -> None:
+    """All functions of order 2 are reached; of the 49 of order 3 at l <= 3, 35 are."""
+    grid = exact_grid(12)
+    harmonics = sphere_harmonics(3, grid.directions)
+    message = np.random.default_rng(0).normal(size=(256, 16))
+    parts = [part @ harmonics[:, degree_slice].T for part, degree_slice in degree_parts(message, 3)]
+    for order, expected in ((2, [4, 3, 5, 3]), (3, [8, 9, 9, 9])):
+        found: list[list[np.ndarray]] = [[] for _ in range(4)]
+        for degrees in itertools.combinations_with_replacement(range(4), order):
+            product = np.prod([parts[l] for l in degrees], axis=0) * grid.weights @ harmonics
+            for l, (part, _) in enumerate(degree_parts(product, 3)):
+                if np.linalg.norm(part) > 1e-9:
+                    found[l].append(part)
+        assert [len(independent_subset(values)) for values in found] == expected
+    spectral = independent_paths(3, 3)[1]
+    assert [sum(path.l3 == l for path in spectral) for l in range(4)] == [4, 3, 5, 3]
+
+
+def degree_parts(message: np.ndarray, l_max: int) -> list[tuple[np.ndarray, slice]]:
+    """Return the degrees of packed messages and where they lie."""
+    slices = [cartesian.degree_slice(l) for l in range(l_max + 1)]
+    return [(message[:, place], place) for place in slices]
