@@ -18,7 +18,7 @@ Born charges Z_i,ab = dP_a / dr_i,b of these charges are
 where along a periodic direction of fractional coordinate f the displacement f_j - f_i becomes
 sum_n c_n sin(2 pi n (f_j - f_i)) / (2 pi): independent of wrapping, and right up to displacements
 that grow with the number of harmonics. One harmonic is the formula of arXiv 2504.05169, Re[e^{-ikr}
-dP(k)/dr], which underestimates x = f_j - f_i by 6 % at 0.1 and by 36 % at 0.25; three err by 0.03 %
+dP(k)/dr], which underestimates x = f_j - f_i by 6 % at 0.1 and by 36 % at 0.25; three err by 0.04 %
 and 7 %.
 """
 
