@@ -120,18 +120,8 @@ def ewald_energy(
     ModelError
         A structure is periodic in one direction, or a periodic one has no volume.
     """
-    if sigma < 0.0 or not 1e-12 <= accuracy <= 1e-4:
-        raise ModelError(
-            f"sigma = {sigma} and accuracy = {accuracy} are out of range; "
-            "sigma >= 0 Angstrom and 1e-12 <= accuracy <= 1e-4 are needed"
-        )
+    _refuse_wrong_input(pbc, sigma, accuracy)
     positions, charges, cells = positions.double(), charges.double(), cells.double()
-    directions = pbc.sum(dim=1)
-    if bool((directions == 1).any()):
-        raise ModelError(
-            "a structure is periodic in one direction only, for which there is no Ewald sum; "
-            "make it periodic in three with vacuum around the wire"
-        )
     energy = torch.zeros_like(charges)
     for place, part in _energy_parts(
         positions,
@@ -144,6 +134,20 @@ def ewald_energy(
     ):
         energy = energy.index_add(0, place, part)
     return COULOMB_CONSTANT * energy
+
+
+def _refuse_wrong_input(pbc: Tensor, sigma: float, accuracy: float) -> None:
+    """Raise where there is no sum."""
+    if sigma < 0.0 or not 1e-12 <= accuracy <= 1e-4:
+        raise ModelError(
+            f"sigma = {sigma} and accuracy = {accuracy} are out of range; "
+            "sigma >= 0 Angstrom and 1e-12 <= accuracy <= 1e-4 are needed"
+        )
+    if bool((pbc.sum(dim=1) == 1).any()):
+        raise ModelError(
+            "a structure is periodic in one direction only, for which there is no Ewald sum; "
+            "make it periodic in three with vacuum around the wire"
+        )
 
 
 def _energy_parts(
