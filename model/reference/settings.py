@@ -1,0 +1,392 @@
+"""What a reference checkpoint is made of, checked: what cannot be imported is refused by name.
+
+The reference package has the paper's network and many variants. Imported are those whose equations
+are, or can be rewritten exactly as, ours. Left out on purpose, because they are not right: its ZBL,
+which is applied before the energy scale and has constants of its own; magnetic fields and moments,
+axial, added to polar channels; uniform charges, whose sign is wrong; precomputed products with
+pseudo-tensors among ordinary features; latent Ewald through a package that is not free to use.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from tace_al.core.errors import CheckpointError
+from tace_al.model.config import FIDELITY, TaceConfig
+from tace_al.model.reference.checkpoint import ReferenceCheckpoint
+from tace_al.model.reference.product_paths import ReferenceProduct, allowed
+
+DERIVED = frozenset(
+    {
+        "energy",
+        "forces",
+        "edge_forces",
+        "stress",
+        "virials",
+        "atomic_virials",
+        "atomic_stresses",
+        "hessians",
+        "polarization",
+        "conservative_dipole",
+        "conservative_polarizability",
+        "born_effective_charges",
+    }
+)
+"""Properties that are derivatives of the energy: nothing of their own is stored."""
+
+INVARIANT_NAMES = {
+    "level": FIDELITY,
+    "total_charge": "total_charge",
+    "spin_multiplicity": "spin_multiplicity",
+    "charges": "initial_charges",
+    "electron_temperature": "electronic_temperature",
+}
+"""Invariant embeddings of the reference and what they are called here."""
+
+LENGTH_OFFSET = 1e-9
+"""Angstrom, added by the reference to every distance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceLayer:
+    """One layer of the reference.
+
+    Parameters
+    ----------
+    l_feature
+        Largest degree of the features it reads.
+    paths
+        (l1, l2, l3) of its messages, in the reference's order.
+    product
+        Paths of its product basis.
+    precomputed
+        The product is stored as generalised couplings.
+    """
+
+    l_feature: int
+    paths: tuple[tuple[int, int, int], ...]
+    product: ReferenceProduct
+    precomputed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceNetwork:
+    """A checked checkpoint.
+
+    Parameters
+    ----------
+    config
+        Our configuration of the same network.
+    layers
+        Its layers.
+    levels
+        Row of E0, scale, shift and readout that each of our heads takes.
+    harmonics_scaled
+        Harmonics carry (2l-1)!!/l!.
+    coupled
+        Output degrees whose product weights mix channels.
+    invariants
+        Its invariant embeddings in their order, by its names.
+    field_factor
+        What it multiplies electric fields with.
+    """
+
+    config: TaceConfig
+    layers: tuple[ReferenceLayer, ...]
+    levels: tuple[int, ...]
+    harmonics_scaled: bool
+    coupled: frozenset[int]
+    invariants: tuple[str, ...]
+    field_factor: float
+
+
+def check_settings(
+    checkpoint: ReferenceCheckpoint, *, head_names: Sequence[str] = ()
+) -> ReferenceNetwork:
+    """Return the network of a checkpoint in our terms.
+
+    Parameters
+    ----------
+    checkpoint
+        What was read.
+    head_names
+        Names for its levels; "default", or "level_0", "level_1", ..., when empty.
+
+    Raises
+    ------
+    CheckpointError
+        Something in it is not imported; the message says what.
+    """
+    config = checkpoint.config
+    refuse_unsupported(checkpoint)
+    num_layers = int(config["num_layers"])
+    l_max = per_layer(config["lmax"], num_layers)
+    l_hidden = per_layer(config["Lmax"], num_layers)
+    inter, prod = config["inter"], config["prod"]
+    correlation = per_layer(prod["correlation"], num_layers)
+    layers = []
+    for layer in range(num_layers):
+        last = layer == num_layers - 1
+        l_feature = 0 if layer == 0 else l_hidden[layer]
+        product = ReferenceProduct(
+            l_max=l_max[layer],
+            outputs=(0,) if last else tuple(range(l_hidden[layer] + 1)),
+            correlation=correlation[layer],
+            l1l2=per_layer(prod.get("l1l2"), num_layers)[layer],
+            l3l1=per_layer(prod.get("l3l1"), num_layers)[layer],
+            left_out=tuple(prod.get("filter_idx") or ()),
+        )
+        restriction = per_layer(inter.get("l1l2"), num_layers)[layer]
+        layers.append(
+            ReferenceLayer(
+                l_feature=l_feature,
+                paths=message_couplings(l_feature, l_max[layer], restriction, inter),
+                product=product,
+                precomputed=bool(prod.get("precompute", False)),
+            )
+        )
+    heads, levels = heads_of(checkpoint, head_names)
+    return ReferenceNetwork(
+        config=our_config(checkpoint, layers, heads),
+        layers=tuple(layers),
+        levels=levels,
+        harmonics_scaled=bool(config["angular_basis"].get("norm", True)),
+        coupled=coupled_degrees(config, max(l_max)),
+        invariants=tuple(enabled_embeddings(config, "invariant")),
+        field_factor=field_factor(config),
+    )
+
+
+def refuse_unsupported(checkpoint: ReferenceCheckpoint) -> None:
+    """Refuse, by name, every setting that has no exact counterpart.
+
+    Raises
+    ------
+    CheckpointError
+        All of them in one sentence.
+    """
+    config = checkpoint.config
+    found = [reason for reason, present in (*_network(config), *_inputs(config)) if present]
+    direct = sorted(set(checkpoint.targets) - DERIVED)
+    if direct:
+        found.append(f"the targets {', '.join(direct)} (only energies and their derivatives are)")
+    if "energy" not in checkpoint.targets:
+        found.append("a model without energies")
+    if any("lora_" in name for name in checkpoint.state):
+        found.append("unmerged LoRA weights (merge them with tace-convert)")
+    if found:
+        raise CheckpointError(
+            f"this checkpoint has what cannot be imported exactly: {'; '.join(found)}"
+        )
+
+
+def _network(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return the unsupported settings of the network and whether each is on."""
+    radial, inter, prod = config["radial_basis"], config["inter"], config["prod"]
+    hidden = config["radial_mlp"]["hidden"]
+    depths = {len(widths) for widths in hidden} if isinstance(hidden[0], Sequence) else {0}
+    correlation = prod["correlation"]
+    orders = [correlation] if isinstance(correlation, int) else correlation
+    return [
+        ("biases (bias: true)", bool(config.get("bias", False))),
+        (
+            f"the radial basis {radial.get('radial_basis')}",
+            radial.get("radial_basis", "j0") not in ("j0", "bessel"),
+        ),
+        ("a distance transform", radial.get("distance_transform") is not None),
+        ("a trained radial basis", bool(radial.get("trainable", False))),
+        ("a cutoff outside the radial basis", not radial.get("apply_cutoff", True)),
+        ("radial networks of different depths", len(depths) > 1),
+        ("biases in the radial network", bool(config["radial_mlp"].get("bias", False))),
+        (
+            f"the activation {config['radial_mlp'].get('act')}",
+            config["radial_mlp"].get("act", "silu") != "silu",
+        ),
+        ("reducible harmonics", not config["angular_basis"].get("traceless", True)),
+        (
+            "radial weights from species (conv_weights)",
+            list(inter.get("conv_weights", ["edge_ij"])) != ["edge_ij"],
+        ),
+        (
+            f"the normaliser {inter.get('normalizer')}",
+            inter.get("normalizer", "avg_num_neighbors") != "avg_num_neighbors",
+        ),
+        (
+            "a nonlinearity of the message",
+            (inter.get("nonlinearity") or {}).get("type") is not None,
+        ),
+        ("a residual added to the message (use_resnet)", bool(inter.get("use_resnet", False))),
+        (f"a product of order {max(orders)}", max(orders) > 4),
+    ]
+
+
+def _inputs(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return the unsupported settings of readouts, terms and embeddings, and whether each is on."""
+    readout = config["readout_emlp"]
+    reasons = [
+        ("biases in the readout", bool(readout.get("bias", False))),
+        (
+            f"the activation {readout.get('act')} in the readout",
+            readout.get("act", "silu") != "silu",
+        ),
+        ("a readout of the embeddings", bool(readout.get("enable_uie_readout", False))),
+        (
+            "ZBL, which the reference scales with the learned energy",
+            _enabled(config.get("short_range") or {}, "zbl"),
+        ),
+        (
+            "latent Ewald of the package les",
+            _enabled(config.get("long_range") or {}, "les"),
+        ),
+        ("a limited number of neighbours", config.get("max_neighbors") is not None),
+        (
+            "several levels without a head each (num_levels without use_multi_head)",
+            int(config.get("num_levels", 1)) > 1 and not config.get("use_multi_head", False),
+        ),
+    ]
+    for name in enabled_embeddings(config, "invariant"):
+        settings = config["universal_embedding"]["invariant"][name]
+        reasons.append((f"the embedding {name}", name not in INVARIANT_NAMES))
+        activation = settings.get("act", "silu")
+        reasons.append((f"the activation {activation} of {name}", activation != "silu"))
+    for name in enabled_embeddings(config, "equivariant"):
+        settings = config["universal_embedding"]["equivariant"][name]
+        axial = name != "electric_field"
+        reasons.append((f"the embedding {name}, axial in a polar channel", axial))
+        gated = settings.get("gate") not in (None, "None", "null")
+        reasons.append((f"a gate on the embedding {name}", gated and not axial))
+    return reasons
+
+
+def _enabled(terms: Mapping[str, Any], name: str) -> bool:
+    """Tell whether an energy term is switched on."""
+    return bool((terms.get(name) or {}).get("enable", False))
+
+
+def enabled_embeddings(config: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the names of the "invariant" or "equivariant" embeddings that are switched on."""
+    settings = (config.get("universal_embedding") or {}).get(kind) or {}
+    return [name for name, options in settings.items() if (options or {}).get("enable", False)]
+
+
+def per_layer(value: Any, num_layers: int) -> list[Any]:
+    """Return one value a layer from one for all or one a layer."""
+    return list(value) if isinstance(value, list | tuple) else [value] * num_layers
+
+
+def message_couplings(
+    l_feature: int, l_max: int, restriction: str | None, inter: Mapping[str, Any]
+) -> tuple[tuple[int, int, int], ...]:
+    """Return the (l1, l2, l3) of one layer's messages in the reference's order."""
+    left_out = [tuple(path)[:3] for path in inter.get("filter_combs") or []]
+    return tuple(
+        (l1, l2, l3)
+        for l1 in range(l_feature + 1)
+        for l2 in range(l_max + 1)
+        for l3 in range(abs(l1 - l2), min(l_max, l1 + l2) + 1, 2)
+        if allowed(restriction, l1, l2) and (l1, l2, l3) not in left_out
+    )
+
+
+def heads_of(
+    checkpoint: ReferenceCheckpoint, head_names: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names of our heads and the level of the reference that each reads.
+
+    Levels that only enter by their embedding share one readout there; here each has a copy.
+    """
+    num_levels = int(checkpoint.config.get("num_levels", 1))
+    levels = tuple(range(num_levels))
+    if "level" in enabled_embeddings(checkpoint.config, "invariant"):
+        table = checkpoint.state["descriptor.uie_embedding.embeddings.level.weight"]
+        levels = levels if num_levels > 1 else (0,) * len(table)
+    if head_names and len(head_names) != len(levels):
+        raise CheckpointError(
+            f"{len(head_names)} names are given for the {len(levels)} levels of this checkpoint"
+        )
+    if head_names:
+        return tuple(head_names), levels
+    if len(levels) == 1:
+        return ("default",), levels
+    return tuple(f"level_{index}" for index in range(len(levels))), levels
+
+
+def our_config(
+    checkpoint: ReferenceCheckpoint, layers: Sequence[ReferenceLayer], heads: tuple[str, ...]
+) -> TaceConfig:
+    """Return our configuration of the reference's network.
+
+    What it chooses layer by layer (degrees, orders, widths) becomes the largest of all layers; the
+    weights of what a layer lacks are zero.
+    """
+    config, state = checkpoint.config, checkpoint.state
+    channels = max(int(config["num_channel"]), int(config["num_channel_hidden"]))
+    embeddings = [INVARIANT_NAMES[name] for name in enabled_embeddings(config, "invariant")]
+    embeddings += enabled_embeddings(config, "equivariant")
+    conditions = tuple(name for name in embeddings if name != FIDELITY)
+    return TaceConfig(
+        elements=tuple(chemical_symbols[z] for z in state["atomic_numbers"].tolist()),
+        cutoff=float(config["cutoff"]),
+        num_layers=len(layers),
+        channels=channels,
+        l_edge=max(layer.product.l_max for layer in layers),
+        l_hidden=max((max(layer.product.outputs) for layer in layers), default=0),
+        correlation=max(layer.product.correlation for layer in layers),
+        num_bessel=len(state["descriptor.radial_embedding.radial_fn.bessel_weights"]),
+        radial_hidden=radial_widths(state, len(layers)),
+        cutoff_power=int(state["descriptor.radial_embedding.cutoff_fn.p"]),
+        product_weights="coupled" if coupled_degrees(config, 0) else "channel",
+        residual="message",
+        average_neighbours=float(state["descriptor.interactions.0.avg_num_neighbors"]),
+        zbl=False,
+        heads=heads,
+        readout_width=readout_width(state, int(config.get("num_levels", 1))),
+        embeddings=tuple(embeddings),
+        embedding_activation="silu",
+        embedding_width=int(config["num_channel"]),
+        required_conditions=conditions,
+        site_gate="lone",
+        length_offset=LENGTH_OFFSET,
+        dtype="float64",
+    )
+
+
+def radial_widths(state: Mapping[str, Tensor], num_layers: int) -> tuple[int, ...]:
+    """Return the widths of the radial networks, the largest of all layers."""
+    widths = []
+    for layer in range(num_layers):
+        prefix = f"descriptor.interactions.{layer}.radial_net.mlp."
+        weights = [tensor for name, tensor in state.items() if name.startswith(prefix)]
+        widths.append([weight.shape[1] for weight in weights[:-1]])
+    return tuple(max(column) for column in zip(*widths, strict=True))
+
+
+def readout_width(state: Mapping[str, Tensor], levels: int) -> int:
+    """Return the hidden width of one level's last readout."""
+    name = "mlp_1" if levels > 1 else "mlp"
+    last = [key for key in state if key.startswith("energy_readouts.")][-1].split(".")[1]
+    hidden = [key for key in state if key.startswith(f"energy_readouts.{last}.")]
+    if len(hidden) != 2:
+        raise CheckpointError(
+            "the last readout of this checkpoint is not one hidden layer; that is not imported"
+        )
+    return state[f"energy_readouts.{last}.{name}.0.weight"].shape[1] // levels
+
+
+def coupled_degrees(config: Mapping[str, Any], l_max: int) -> frozenset[int]:
+    """Return the output degrees of the product whose path weights mix channels."""
+    coupled = config["prod"].get("coupled_channel", True)
+    if config["prod"].get("precompute", False):
+        return frozenset()
+    if not isinstance(coupled, Mapping):
+        return frozenset(range(l_max + 1)) if coupled else frozenset()
+    return frozenset(int(l) for l, mixes in coupled.items() if mixes)
+
+
+def field_factor(config: Mapping[str, Any]) -> float:
+    """Return what electric fields are multiplied with."""
+    equivariant = (config.get("universal_embedding") or {}).get("equivariant") or {}
+    return float((equivariant.get("electric_field") or {}).get("normalizer", 1.0))
