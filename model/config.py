@@ -8,6 +8,7 @@ from ase.data import atomic_numbers
 
 from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.data.conditions import CONDITIONS
+from tace_al.model.ewald import PURE_RECIPROCAL
 from tace_al.model.tensor_readout import required_degree
 
 Dtype = Literal["float32", "float64"]
@@ -253,6 +254,12 @@ class TaceConfig:
             raise ConfigError(
                 f"long_range '{self.long_range}' acts between charges; set charges to "
                 "equilibrated, uniform or free"
+            )
+
+        if self.long_range == "pme" and self.ewald_width < PURE_RECIPROCAL:
+            raise ConfigError(
+                f"ewald_width = {self.ewald_width} is too sharp for a mesh; use "
+                f"{PURE_RECIPROCAL} or more, or long_range 'ewald'"
             )
 
     def _check_conditions(self) -> None:

@@ -24,6 +24,7 @@ from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.distance_transform import AgnesiTransform
 from tace_al.model.embeddings import INVARIANTS, InvariantEmbeddings
 from tace_al.model.ewald import ewald_energy
+from tace_al.model.ewald_mesh import mesh_ewald_energy
 from tace_al.model.gate import EquivariantGate
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head, lone_gate, smooth_gate
@@ -349,7 +350,8 @@ class Tace(nn.Module):
         geometry = inputs.geometry
         if geometry is None or self.config.long_range == "none":
             return torch.zeros_like(charges)
-        return ewald_energy(
+        energy_of = mesh_ewald_energy if self.config.long_range == "pme" else ewald_energy
+        return energy_of(
             geometry.positions,
             charges,
             cells=geometry.cells,

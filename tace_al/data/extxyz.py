@@ -6,7 +6,9 @@ After `read_labelled` every frame carries its labels in one place, whatever the 
     atoms.arrays["REF_forces"]   (atoms, 3) in eV/Angstrom, -dE/dx
     atoms.info["REF_stress"]     (3, 3) in eV/Angstrom^3, (1/V) dE/dstrain (compressed < 0)
 
-and lacks what was not computed. Keys named `energy`, `forces` and `stress` do not stay where the
+and any other label of an output under "REF_<output>" (`REF_dipole`, `REF_born_charges`, ...); it
+lacks what was not computed. `LabelKeys.others` renames; names that data sets in use give to the
+same quantity (`ALIASES`) are understood. Keys named `energy`, `forces` and `stress` do not stay where the
 file has them: ASE moves them into a `SinglePointCalculator`, so a name is looked up there as well.
 When a file has none of a `REF_*` key its calculator results are taken instead. That is decided once
 a file, never frame by frame: two levels of theory in one file must not mix. A key the caller names
@@ -21,8 +23,8 @@ import gzip
 import io
 import logging
 import lzma
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,12 @@ from tace_al.core.errors import DataError, nearest_names
 from tace_al.data.frames import CHARGE, MULTIPLICITY
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+ALIASES = {
+    "REF_polarization": "REF_dipole",
+    "REF_becs": "REF_born_charges",
+    "REF_mag_forces": "REF_magnetic_forces",
+}
+"""Other names of labels, each with the name it is given here."""
 FORCE_LIMIT = 1e3
 """Largest believable root mean square force of a frame in eV/Angstrom."""
 
@@ -61,11 +69,14 @@ class LabelKeys:
     energy, forces, stress
         Names in a frame's comment line, columns or calculator. Left at its default, a name that no
         frame has gives way to the calculator's result.
+    others
+        Names of further labels by output, such as {"dipole": "mu"}.
     """
 
     energy: str = ENERGY
     forces: str = FORCES
     stress: str = STRESS
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse virials, which differ from stress by a volume and, in places, a sign."""
@@ -162,12 +173,14 @@ def normalised_labels(
     labelled = []
     for number, atoms in enumerate(frames):
         where = f"frame {number} of {source}"
-        if energies[number] is None and (forces[number] is None or keys.energy != ENERGY):
-            raise _missing([atoms], "energy", keys.energy, where=where)
         copy = atoms.copy()
         for place in (copy.info, copy.arrays):
             for name in _PLACES.values():
                 place.pop(name, None)
+        others = _rename_others(copy, keys.others)
+        alone = forces[number] is None and not others
+        if energies[number] is None and (alone or keys.energy != ENERGY):
+            raise _missing([atoms], "energy", keys.energy, where=where)
         if energies[number] is not None:
             copy.info[ENERGY] = float(_numbers(energies[number], (), "energy", where=where))
         if forces[number] is not None:
@@ -176,6 +189,17 @@ def normalised_labels(
             copy.info[STRESS] = _full_stress(stresses[number], where=where)
         labelled.append(copy)
     return labelled
+
+
+def _rename_others(atoms: Atoms, names: Mapping[str, str]) -> bool:
+    """Move further labels to "REF_<output>" in place; return whether the frame has any."""
+    renamed = {**ALIASES, **{key: f"REF_{output}" for output, key in names.items()}}
+    for place in (atoms.info, atoms.arrays):
+        for given, name in renamed.items():
+            if given in place and given != name:
+                place[name] = place.pop(given)
+    present = [*atoms.info, *atoms.arrays]
+    return any(name.startswith("REF_") and name not in _PLACES.values() for name in present)
 
 
 def is_isolated_atom(atoms: Atoms) -> bool:
