@@ -11,6 +11,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 REQUIREMENTS := pyproject.toml constraints.txt .ci/create-venv
+REFERENCE := $(VENV)/reference-tace
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 # One thread per process: committees and workers fill the cores themselves.
@@ -40,11 +41,11 @@ lint: $(VENV)/.installed-test
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-check: $(VENV)/.installed-test lint
+check: $(VENV)/.installed-test $(REFERENCE)/.installed lint
 	$(PY) -m pytest $(SHAPES) $(ARGS)
 
 install: $(VENV)/.installed  ## set up what running needs
-install-test: $(VENV)/.installed-test  ## set up what testing and developing need
+install-test: $(VENV)/.installed-test $(REFERENCE)/.installed  ## set up what testing and developing need
 
 # torch first and pinned: left to the resolver it may choose a build of several gigabytes.
 $(VENV)/.installed: $(REQUIREMENTS)
@@ -58,6 +59,12 @@ $(VENV)/.installed-test: $(REQUIREMENTS)
 	$(PIP) install "$(TORCH)"
 	$(PIP) install -c constraints.txt -e ".[test,dev]"
 	touch $(VENV)/.installed $@
+
+# The published TACE that imported models are compared with: a folder of its own, for one process of
+# the tests. Its metadata asks for an older torch than it needs, hence --no-deps.
+$(REFERENCE)/.installed: tests/model/reference/requirements.txt | $(VENV)/.installed-test
+	$(PIP) install --no-deps --upgrade --target $(REFERENCE) -r $<
+	touch $@
 
 clean:  ## remove the environment and every cache (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

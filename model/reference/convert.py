@@ -28,7 +28,7 @@ from tace_al.model.tace import Tace
 
 
 def import_reference(path: str | Path, *, head_names: Sequence[str] = ()) -> Tace:
-    """Return the model in a checkpoint of the reference package, in float64.
+    """Return the model in a checkpoint of the reference package, in the checkpoint's precision.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ def import_reference(path: str | Path, *, head_names: Sequence[str] = ()) -> Tac
             f"the weights in {path} do not fit its configuration ({error!r}); it is not a "
             "checkpoint of tace==0.1.0"
         ) from error
-    model.metadata = {"imported": "tace==0.1.0"}
+    model = model.as_dtype("float32") if checkpoint.single_precision else model
+    model.metadata = {"imported_from": "tace==0.1.0"}
     return model.eval()
 
 

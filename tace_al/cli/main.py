@@ -14,6 +14,7 @@ import typer
 
 from tace_al.cli.campaign_commands import export, lineage, report, status
 from tace_al.cli.evaluate import evaluate
+from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
 from tace_al.cli.run import run
 from tace_al.cli.train import train
@@ -41,6 +42,7 @@ app.command(rich_help_panel=CAMPAIGNS)(export)
 app.command(rich_help_panel=FILES)(train)
 app.command(rich_help_panel=FILES)(evaluate)
 app.command(rich_help_panel=FILES)(label)
+app.command("import-tace", rich_help_panel=FILES)(import_tace)
 
 
 def show_version(wanted: bool) -> None:
