@@ -4,13 +4,15 @@
 
 in eV and Angstrom; the stress enters as virial per atom, so that its weight does not depend on the
 cell, and other tensors T of a structure are divided by the square root of its number of atoms.
-Averages run over the components that are labelled. The dipole of a crystal is only defined up to a
+Averages run over the components that are labelled. Other tensors come in units as far apart as e
+and A^3, so a weight that is not given follows from the training set (`balanced`): what T varies by
+counts as much as what forces do. The dipole of a crystal is only defined up to a
 lattice vector times e (King-Smith and Vanderbilt, 10.1103/PhysRevB.47.1651): the difference counts
 to the nearest equivalent.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,13 +21,16 @@ from tace_al.data.graph import AtomicGraph
 from tace_al.model.labelled_batch import LabelledBatch
 from tace_al.model.outputs import TaceOutput
 
+SMALLEST_VARIATION = 0.1
+"""Variation of a label, as a share of its size, below which it is not worth more weight."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
     """Weights of energy per atom (1/eV^2), forces (A^2/eV^2), virial per atom (1/eV^2), others.
 
-    `others` holds weights by output name, in the inverse square of the output's unit; an output
-    that is labelled but not named weighs 1.
+    `others` holds weights by output name, in the inverse square of the output's unit; the weight
+    of an output that is labelled but not named is measured on the training set (`balanced`).
     """
 
     energy: float = 4.0
@@ -42,10 +47,59 @@ class LossWeights:
 def training_loss(output: TaceOutput, batch: LabelledBatch, weights: LossWeights) -> Tensor:
     """Return the loss of a batch, a scalar that is differentiable in the weights."""
     loss = 0.0 * output.energy.sum()  # differentiable even where nothing is labelled
-    for name, target in batch.targets.items():
-        error = scaled_error(name, output[name], target, batch)
-        loss = loss + weights.of(name) * _mean_square(error)
+    for name, square in mean_squares(output, batch).items():
+        loss = loss + weights.of(name) * square
     return loss
+
+
+def mean_squares(output: TaceOutput, batch: LabelledBatch) -> dict[str, Tensor]:
+    """Return the mean square error of every labelled output in the unit of its weight."""
+    return {
+        name: _mean_square(scaled_error(name, output[name], target, batch))
+        for name, target in batch.targets.items()
+    }
+
+
+def balanced(weights: LossWeights, parts: Sequence[LabelledBatch]) -> LossWeights:
+    """Return weights with those that are not given measured on a training set.
+
+    The weight of T is w_F <F^2> / <dT^2>, with dT what a constant for each species (or, for a
+    tensor of atoms, their mean) leaves, but not less than a tenth of T itself: a tensor that hardly
+    varies is not worth any precision. Without forces the numerator is one.
+    """
+    others = dict(weights.others)
+    given = {"energy", "forces", "stress", *others}
+    names = dict.fromkeys(name for part in parts for name in part.targets if name not in given)
+    squares = [part.targets["forces"].flatten() for part in parts if "forces" in part.targets]
+    whole = float(_mean_square(torch.cat(squares))) if squares else 0.0
+    for name in names:
+        labelled = [part for part in parts if name in part.targets]
+        variance = _variance(name, labelled)
+        if variance > 0.0:
+            others[name] = (weights.forces * whole if whole > 0.0 else 1.0) / variance
+    return replace(weights, others=others)
+
+
+def _variance(name: str, parts: Sequence[LabelledBatch]) -> float:
+    """Return the mean square of a label's variation in the unit of its weight."""
+    per_atom = parts[0].shapes[name].per == "atom"
+    values = torch.cat([part.targets[name].reshape(_rows(part, per_atom), -1) for part in parts])
+    elements = torch.cat([part.graph.numbers for part in parts]).unique()
+    members = [part.graph.numbers.unsqueeze(1) == elements for part in parts]
+    composition = torch.cat([m if per_atom else m.sum(dim=0, keepdim=True) for m in members])
+    usable = torch.isfinite(values).all(dim=1)
+    values, composition = values[usable], composition[usable].double()
+    if not len(values):
+        return 0.0
+    fit = torch.linalg.lstsq(composition, values, driver="gelsd").solution
+    norm = composition.sum(dim=1, keepdim=True).sqrt()  # 1 for an atom, sqrt(N) for a structure
+    left = float(((values - composition @ fit) / norm).square().mean())
+    return max(left, SMALLEST_VARIATION**2 * float((values / norm).square().mean()))
+
+
+def _rows(part: LabelledBatch, per_atom: bool) -> int:
+    """Return the number of labelled things in a batch."""
+    return part.graph.num_atoms if per_atom else part.graph.num_systems
 
 
 def scaled_error(name: str, value: Tensor, target: Tensor, batch: LabelledBatch) -> Tensor:

@@ -1,7 +1,8 @@
 """A model before its first step: what is measured on the training set, not learnt.
 
 Per head: E0 (isolated atoms or a fit of the composition), scale (root mean square of the forces)
-and shift (mean of what E0 leaves). For all: the average number of neighbours <n>, the size in which
+and shift (mean of what E0 leaves). Per direct output: its isotropic part for each species and the
+scale of the rest. For all: the average number of neighbours <n>, the size in which
 radial functions enter, and which conditions every structure declares.
 """
 
@@ -17,7 +18,7 @@ from ase import Atoms
 from tace_al.core.errors import TrainingError
 from tace_al.core.random_generators import random_seed
 from tace_al.data.extxyz import is_isolated_atom
-from tace_al.model.config import TaceConfig
+from tace_al.model.config import TaceConfig, TensorOutput
 from tace_al.model.heads import add_head
 from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.labelled_batch import HEAD, LabelledBatch, labelled
@@ -25,6 +26,7 @@ from tace_al.model.moment import MomentInteraction
 from tace_al.model.radial import BASIS_GAIN
 from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.tace import Tace
+from tace_al.model.tensor_readout import TensorReadout
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ def prepare_model(
         logger.warning("no frame has an energy: the model's energies will lack a constant")
     for name in config.heads:
         _fit_head(model, name, frames, parts)
+    for output in config.outputs:
+        _fit_tensor(model, output, parts)
     return model
 
 
@@ -125,6 +129,22 @@ def _fit_head(
         if forces:
             scale = float(torch.cat(forces).square().mean().sqrt())
             head.scale.fill_(max(scale, 1e-3))
+
+
+def _fit_tensor(model: Tace, output: TensorOutput, parts: Sequence[LabelledBatch]) -> None:
+    """Set the isotropic reference of each species and the scale of a direct output."""
+    own = [part for part in parts if output.name in part.targets]
+    if not own:
+        return
+    species = torch.arange(len(model.config.elements))
+    members = [model.species(part.graph.numbers).unsqueeze(1) == species for part in own]
+    per_atom = output.per == "atom"
+    readout = model.tensor_readouts[output.name]
+    assert isinstance(readout, TensorReadout)
+    readout.standardise(
+        torch.cat([part.targets[output.name] for part in own]),
+        torch.cat([m if per_atom else m.sum(dim=0, keepdim=True) for m in members]),
+    )
 
 
 def _level(atoms: Atoms, config: TaceConfig) -> str:

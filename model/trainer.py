@@ -9,7 +9,7 @@ weights with half the rate.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -23,7 +23,7 @@ from tace_al.core.random_generators import random_generator
 from tace_al.model.config import TaceConfig
 from tace_al.model.heads import trainable_parameters
 from tace_al.model.labelled_batch import LabelledBatch, batches
-from tace_al.model.loss import LossWeights, training_loss
+from tace_al.model.loss import LossWeights, balanced, mean_squares, training_loss
 from tace_al.model.moving_average import MovingAverage
 from tace_al.model.outputs import TaceOutput
 from tace_al.model.preparation import labelled_parts, prepare_model
@@ -94,7 +94,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochReport:
-    """State after one epoch: losses, rate, and progress from 0 to 1."""
+    """State after one epoch: losses, rate, and progress from 0 to 1.
+
+    `validation_errors` holds root mean square errors on the held-out structures by output, each in
+    the unit of its weight (`tace_al.model.loss`); nothing is in it where none are held out.
+    """
 
     epoch: int
     training_loss: float
@@ -102,6 +106,7 @@ class EpochReport:
     learning_rate: float
     progress: float
     seconds: float
+    validation_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +160,7 @@ def train(
     parts = labelled_parts(frames, model.config)
     held_out = labelled_parts(validation, model.config)
     _check_labels(parts)
-    run = _Run(model, options, started)
+    run = _Run(model, options, balanced(options.weights, parts), started)
     if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
     history: list[EpochReport] = []
@@ -190,12 +195,27 @@ def _check_labels(parts: Sequence[LabelledBatch]) -> None:
         )
 
 
+def _root_mean_squares(
+    batch_squares: Sequence[tuple[Mapping[str, Tensor], int]],
+) -> dict[str, float]:
+    """Return errors by output from the mean squares and sizes of batches, some without a label."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for squares, count in batch_squares:
+        for name, square in squares.items():
+            sums[name] = sums.get(name, 0.0) + count * square.item()
+            counts[name] = counts.get(name, 0) + count
+    return {name: math.sqrt(total / counts[name]) for name, total in sums.items()}
+
+
 @final
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, model: Tace, options: TrainingOptions, started: float) -> None:
-        self.model, self.options = model, options
+    def __init__(
+        self, model: Tace, options: TrainingOptions, weights: LossWeights, started: float
+    ) -> None:
+        self.model, self.options, self.weights = model, options, weights
         self.parameters = trainable_parameters(model, options.frozen)
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=options.learning_rate, betas=(0.9, 0.99), foreach=True
@@ -205,6 +225,7 @@ class _Run:
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_epoch = math.inf, -1
         self.rate, self.damping, self.failures = 0.0, 1.0, 0
+        self.errors: dict[str, float] = {}
         self.started = started
 
     def elapsed(self) -> float:
@@ -247,12 +268,14 @@ class _Run:
         """Return the loss of the averaged weights on held-out structures."""
         self.average.swap()
         size = self.options.batch_size
-        losses, counts = [], []
+        losses, counts, squares = [], [], []
         for batch in batches(parts, size, device=self.options.device):
             output = self._output(batch, create_graph=False)
             losses.append(training_loss(output, batch, self._weights(1.0)).item())
             counts.append(batch.graph.num_systems)
+            squares.append(mean_squares(output, batch))
         self.average.swap()
+        self.errors = _root_mean_squares(list(zip(squares, counts, strict=True)))
         return float(np.average(losses, weights=counts))
 
     def judge(self, loss: float, epoch: int) -> bool:
@@ -279,6 +302,7 @@ class _Run:
             learning_rate=self.rate,
             progress=self.progress(epoch + 1),
             seconds=self.elapsed(),
+            validation_errors=dict(self.errors),
         )
 
     def stop_reason(self, epoch: int, *, better: bool) -> str:
@@ -310,7 +334,7 @@ class _Run:
 
     def _weights(self, progress: float) -> LossWeights:
         """Return the weights of the loss; the energy's grows over the second half of the run."""
-        weights = self.options.weights
+        weights = self.weights
         gain = self.options.energy_gain ** max(0.0, 2.0 * progress - 1.0)
         return replace(weights, energy=weights.energy * gain)
 

@@ -12,7 +12,7 @@ from tace_al.data.extxyz import ENERGY, FORCES, STRESS
 from tace_al.data.graph import batch_graphs, graph_from_atoms
 from tace_al.model.config import TaceConfig, TensorOutput
 from tace_al.model.labelled_batch import join, labelled
-from tace_al.model.loss import LossWeights, nearest_polarization, training_loss
+from tace_al.model.loss import LossWeights, balanced, nearest_polarization, training_loss
 from tace_al.model.outputs import TaceOutput
 
 CONFIG = TaceConfig(elements=("H", "Cu"), cutoff=3.0)
@@ -116,3 +116,28 @@ def test_any_output_counts_with_its_own_weight() -> None:
     )
     weights = LossWeights(others={"magic": 8.0})
     assert training_loss(answer, batch, weights).item() == pytest.approx(8.0 * 0.25)
+
+
+def test_weights_that_are_not_given_follow_from_how_much_labels_vary() -> None:
+    config = TaceConfig(
+        elements=("H", "Cu"),
+        outputs=(
+            TensorOutput(name="magic", rank=1, per="atom"),
+            TensorOutput(name="spell", rank=0),
+            TensorOutput(name="given", rank=0),
+        ),
+    )
+    rng = np.random.default_rng(0)
+    parts = []
+    for _ in range(200):
+        atoms = pair()
+        atoms.set_array(FORCES, rng.normal(scale=3.0, size=(2, 3)))
+        atoms.set_array("REF_magic", rng.normal(loc=1.0, scale=0.5, size=(2, 3)))
+        atoms.info |= {"REF_spell": 7.0, "REF_given": 1.0}
+        parts.append(labelled(atoms, config))
+    weights = balanced(LossWeights(forces=2.0, others={"given": 5.0}), parts)
+    assert weights.of("magic") == pytest.approx(2.0 * 9.0 / 0.25, rel=0.15)
+    # seven for two atoms, always: worth a tenth of itself, as a sum of two independent parts
+    assert weights.of("spell") == pytest.approx(2.0 * 9.0 / (0.01 * 49.0 / 2.0), rel=0.1)
+    assert weights.of("given") == 5.0
+    assert (weights.energy, weights.forces) == (LossWeights().energy, 2.0)
