@@ -102,6 +102,8 @@ class TaceConfig:
         An equivariant gate after every product.
     residual
         What the residual linear of a layer reads: its "input", or its "message" before conditions.
+    bias
+        Constants in degree 0: of what neighbours send, and a species, of the residual linears.
     first_layer_residual
         Add a linear of the species embedding to the first layer's output.
     average_neighbours
@@ -156,6 +158,7 @@ class TaceConfig:
     product_weights: ProductWeights = "channel"
     gate: bool = False
     residual: Residual = "input"
+    bias: bool = False
     first_layer_residual: bool = True
     average_neighbours: float = 10.0
     zbl: bool = True
@@ -219,10 +222,12 @@ class TaceConfig:
         if self.correlation > 4:
             raise ConfigError(f"correlation is {self.correlation}; products reach order 4")
         special = {"spatial", "moment"} & set(self.products)
-        if special and (self.product_weights == "coupled" or self.residual == "message"):
+        if special and (
+            self.product_weights == "coupled" or self.residual == "message" or self.bias
+        ):
             raise ConfigError(
-                f"coupled product weights and a residual of the message need spectral products, "
-                f"not {', '.join(sorted(special))}"
+                f"coupled product weights, a residual of the message and biases need spectral "
+                f"products, not {', '.join(sorted(special))}"
             )
         if self.cutoff_power < 3 or self.readout_width < 1 or self.embedding_width < 1:
             raise ConfigError("cutoff_power is at least 3, widths are at least 1")

@@ -86,12 +86,15 @@ class InteractionOptions:
         Radial weights depend on the species of receiver and sender.
     density_normalisation
         Messages are divided by a learned density instead of <n> alone.
+    bias
+        Neighbours send a constant besides, in degree 0.
     """
 
     channels_out: int = 0
     num_species: int = 0
     species_radial: bool = False
     density_normalisation: bool = False
+    bias: bool = False
 
 
 PLAIN = InteractionOptions()
@@ -162,6 +165,7 @@ class SpectralInteraction(nn.Module):
             num_radial, radial_hidden, self.num_paths * width, num_species=num_species
         )
         self.up = nn.Parameter(torch.randn(l_feature + 1, channels, width))
+        self.up_bias = nn.Parameter(torch.zeros(width)) if options.bias else None
         self.mix = nn.ParameterList(
             nn.Parameter(torch.randn(count * width, width)) for count in self.paths_per_degree
         )
@@ -203,10 +207,13 @@ class SpectralInteraction(nn.Module):
         num_atoms, num_slots = sender.shape
         channels = self.up.shape[2]
         up = self.up / math.sqrt(features.shape[2])
-        sources = [
-            (degree @ matrix).index_select(0, sender.reshape(-1))
+        sent = [
+            degree @ matrix
             for degree, matrix in zip(cartesian.split_degrees(features), up, strict=True)
         ]
+        if self.up_bias is not None:
+            sent[0] = sent[0] + self.up_bias
+        sources = [degree.index_select(0, sender.reshape(-1)) for degree in sent]
         angular = cartesian.split_degrees(harmonics)
         weights = self.radial(radial_basis, pairs).reshape(num_atoms, num_slots, -1, 1, channels)
         counts = [count for _, _, count in self.pairs]

@@ -56,6 +56,7 @@ def make_interaction(config: TaceConfig, layer: int) -> SpectralInteraction | Mo
             num_species=len(config.elements),
             species_radial=config.species_radial,
             density_normalisation=config.density_normalisation,
+            bias=config.bias,
         ),
     )
 
@@ -83,7 +84,9 @@ def make_residual(config: TaceConfig, layer: int) -> SpeciesLinear | nn.Identity
     """Return the residual connection of a layer; the identity stands for none."""
     channels_in, channels_out = widths(config, layer)
     if config.residual == "message":
-        return SpeciesLinear(config.layer_degrees[layer], channels_out, len(config.elements))
+        return SpeciesLinear(
+            config.layer_degrees[layer], channels_out, len(config.elements), bias=config.bias
+        )
     if layer == 0 and not config.first_layer_residual:
         return nn.Identity()
     l_feature = 0 if layer == 0 else config.layer_degrees[layer - 1]
@@ -92,6 +95,7 @@ def make_residual(config: TaceConfig, layer: int) -> SpeciesLinear | nn.Identity
         channels_in,
         len(config.elements),
         channels_out=channels_out,
+        bias=config.bias,
     )
 
 

@@ -50,12 +50,22 @@ class SpeciesLinear(nn.Module):
     """One channel-mixing matrix a species and degree (the residual connection)."""
 
     def __init__(
-        self, l_max: int, channels: int, num_species: int, *, channels_out: int = 0
+        self,
+        l_max: int,
+        channels: int,
+        num_species: int,
+        *,
+        channels_out: int = 0,
+        bias: bool = False,
     ) -> None:
-        """Make matrices from `channels` to `channels_out`; 0 for as many out as in."""
+        """Make matrices from `channels` to `channels_out`; 0 for as many out as in.
+
+        `bias` adds a constant a species and channel in degree 0.
+        """
         super().__init__()
         width = channels_out or channels
         self.weight = nn.Parameter(torch.randn(num_species, l_max + 1, channels, width))
+        self.bias = nn.Parameter(torch.zeros(num_species, width)) if bias else None
 
     def forward(
         self, features: Float[Tensor, "atoms components_in channels"], groups: SpeciesGroups
@@ -67,4 +77,8 @@ class SpeciesLinear(nn.Module):
             if block.shape[0]:
                 degrees = zip(matrices, split_degrees(block), strict=False)
                 mixed.append(torch.cat([degree @ matrix for matrix, degree in degrees], dim=1))
-        return torch.cat(mixed)
+        result = torch.cat(mixed)
+        if self.bias is None:
+            return result
+        constants = self.bias.index_select(0, groups.species).unsqueeze(1)
+        return result + nn.functional.pad(constants, (0, 0, 0, result.shape[1] - 1))

@@ -46,6 +46,8 @@ def interaction_state(
         weight = stored.take(f"{theirs}linear_up.linears.{l}.weight")
         up.append(padded(storable(weight / math.sqrt(len(weight)), channels), channels, channels))
     state = {f"{ours}up": torch.stack(up)}
+    if config.bias:
+        state[f"{ours}up_bias"] = stored.take(f"{theirs}linear_up.linears.0.bias")
     state[f"{ours}inverse_neighbours"] = 1.0 / stored.take(f"{theirs}avg_num_neighbors")
     for l3 in range(config.l_edge + 1):
         mix = torch.zeros(sum(path[2] == l3 for path in paths), channels, channels).double()
@@ -105,15 +107,43 @@ def radial_state(stored: StoredWeights, network: ReferenceNetwork, index: int) -
 def residual_state(
     stored: StoredWeights, network: ReferenceNetwork, index: int
 ) -> dict[str, Tensor]:
-    """Return the linear of the message that is added to the product; zero where there is none."""
+    """Return the linear of the message that is added to the product; zero where there is none.
+
+    Its bias gathers every constant that the reference adds to the features of a species.
+    """
     config, layer = network.config, network.layers[index]
     channels, num_species = config.layer_channels[index], len(config.elements)
-    l_out = config.layer_degrees[index]
-    maps = torch.zeros(num_species, l_out + 1, channels, channels).double()
+    maps = torch.zeros(num_species, config.layer_degrees[index] + 1, channels, channels).double()
     for l in layer.product.outputs:
         name = f"descriptor.interactions.{index}.scs.{l}.weights"
         if name in stored:
             weight = stored.take(name).transpose(1, 2)  # (species, in, out)
             applied = weight * (RESIDUAL_NORM / math.sqrt(weight.shape[1]))
             maps[:, l] = padded(applied, num_species, channels, channels)
-    return {f"residuals.{index}.weight": storable(maps, channels)}
+    state = {f"residuals.{index}.weight": storable(maps, channels)}
+    if config.bias:
+        constants = RESIDUAL_NORM * species_constants(stored, network, index)
+        state[f"residuals.{index}.bias"] = constants
+    return state
+
+
+def species_constants(stored: StoredWeights, network: ReferenceNetwork, index: int) -> Tensor:
+    """Return what one layer adds to the l = 0 features, whatever the message, (species, channels).
+
+    Biases of the product of each order go through the linear after it; the last layer's linear and
+    self connections have their own.
+    """
+    product = f"descriptor.products.{index}."
+    linear = stored.look(f"{product}linear.linears.0.weight")
+    constants = torch.zeros(len(network.config.elements), linear.shape[1]).double()
+    for order in range(1, network.layers[index].product.correlation + 1):
+        name = f"{product}linears.{order}.0.bias"
+        if name in stored:
+            constants = constants + stored.take(name) @ linear / math.sqrt(len(linear))
+    for name in (
+        f"{product}linear.linears.0.bias",
+        f"descriptor.interactions.{index}.scs.0.bias",
+    ):
+        if name in stored:
+            constants = constants + stored.take(name)
+    return constants

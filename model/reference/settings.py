@@ -191,7 +191,6 @@ def _network(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
     correlation = prod["correlation"]
     orders = [correlation] if isinstance(correlation, int) else correlation
     return [
-        ("biases (bias: true)", bool(config.get("bias", False))),
         (
             f"the radial basis {radial.get('radial_basis')}",
             radial.get("radial_basis", "j0") not in ("j0", "bessel"),
@@ -340,6 +339,7 @@ def our_config(
         cutoff_power=int(state["descriptor.radial_embedding.cutoff_fn.p"]),
         product_weights="coupled" if coupled_degrees(config, 0) else "channel",
         residual="message",
+        bias=bool(config.get("bias", False)),
         average_neighbours=float(state["descriptor.interactions.0.avg_num_neighbors"]),
         zbl=False,
         heads=heads,

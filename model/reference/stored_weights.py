@@ -38,11 +38,23 @@ class StoredWeights:
         CheckpointError
             It is not there.
         """
+        tensor = self.look(name)
+        del self._state[name]
+        return tensor
+
+    def look(self, name: str) -> Tensor:
+        """Return a tensor that will be taken later.
+
+        Raises
+        ------
+        CheckpointError
+            It is not there.
+        """
         if name not in self._state:
             raise CheckpointError(
                 f"the checkpoint has no {name}; its weights do not fit its configuration"
             )
-        return self._state.pop(name)
+        return self._state[name]
 
     def check_all_read(self) -> None:
         """Refuse what is left, unless it follows from the configuration.

@@ -111,6 +111,12 @@ CASES: dict[str, dict[str, Any]] = {
     "restricted": {"inter": {"l1l2": "<="}, "prod": {"l1l2": "<=", "correlation": 3}},
     "filtered": {"inter": {"filter_combs": [[1, 2, 1, 1]]}, "prod": {"filter_idx": [1]}},
     "precomputed": {"prod": {"precompute": True, "coupled_channel": False}},
+    "biases": {"bias": True, "num_layers": 3},
+    "biases_channel_wise": {
+        "bias": True,
+        "num_channel_hidden": 6,
+        "prod": {"coupled_channel": False, "element_aware": False},
+    },
     "first_self_connection": {"inter": {"sc": {"use_first_sc": True}}},
     "few_message_channels": {"num_channel_hidden": 6},
     "other_numbers": {
@@ -198,6 +204,8 @@ def make_model(name: str, seed: int) -> tuple[WrapModelV1, dict[str, Any]]:
         for key, weight in model.named_parameters():
             if "element_weights" in key or "channel_weights" in key:  # one at the start
                 weight.uniform_(0.5, 1.5)
+            if key.endswith(".bias"):  # zero at the start
+                weight.normal_()
     content = {
         "state_dict": model.state_dict(),
         "cfg": config,

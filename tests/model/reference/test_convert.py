@@ -31,6 +31,8 @@ CASES = (
     "restricted",
     "filtered",
     "precomputed",
+    "biases",
+    "biases_channel_wise",
     "first_self_connection",
     "few_message_channels",
     "other_numbers",

@@ -47,7 +47,7 @@ def test_plain_settings_pass() -> None:
     [
         ({"short_range": {"zbl": {"enable": True}}}, "ZBL"),
         ({"long_range": {"les": {"enable": True}}}, "latent Ewald"),
-        ({"bias": True}, "bias"),
+        ({"radial_mlp": {"bias": True}}, "biases in the radial network"),
         ({"radial_basis": {"radial_basis": "chebychev"}}, "chebychev"),
         ({"radial_basis": {"distance_transform": "Agnesi"}}, "distance transform"),
         ({"radial_basis": {"trainable": True}}, "trained radial basis"),
