@@ -232,11 +232,13 @@ def born_charges(
     """
     full = _completed_cells(cells, pbc)
     fractional = torch.einsum("ix,ixm->im", positions, torch.linalg.inv(full)[system_index])
-    fractional = fractional - fractional.detach().mean(dim=0)
+    ones = torch.ones_like(charges)
+    num_atoms = _sum_over_atoms(ones, system_index, len(cells)).clamp(min=1.0)
+    centre = _sum_over_atoms(fractional.detach(), system_index, len(cells)) / num_atoms.unsqueeze(1)
+    fractional = fractional - centre[system_index]
     periodic, rows = pbc[system_index], full[system_index]
     eye = torch.eye(3, dtype=charges.dtype, device=charges.device)
     born = charges[:, None, None] * eye
-    ones = torch.ones_like(charges)
     last = harmonics if bool(pbc.any()) else 1
     for direction in range(3):
         x, wraps = fractional[:, direction], periodic[:, direction]
@@ -252,10 +254,9 @@ def born_charges(
             by_second = torch.where(wraps, torch.sin(angle), x)
             change = by_first.unsqueeze(1) * first - by_second.unsqueeze(1) * second
             born = born + rows[:, direction].unsqueeze(2) * change.unsqueeze(1)
-    num_atoms = _sum_over_atoms(ones, system_index, len(cells))
     excess = _sum_over_atoms(born, system_index, len(cells))
     total = _sum_over_atoms(charges, system_index, len(cells))
-    excess = (excess - total[:, None, None] * eye) / num_atoms.clamp(min=1.0)[:, None, None]
+    excess = (excess - total[:, None, None] * eye) / num_atoms[:, None, None]
     return born - excess[system_index]
 
 
