@@ -6,7 +6,7 @@ through each contract that applies to it. Every weight is moved from where train
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -294,6 +294,13 @@ def potential(name: str, seed: int = 4) -> Potential:
             readout.reference.copy_(noise(readout.reference.shape))
             readout.scale.fill_(3.0)
     return Potential(name=name, model=model if dtype == "float64" else model.as_dtype(dtype))
+
+
+def in_double(model: Potential) -> Potential:
+    """Return a network whose differences can be resolved."""
+    if model.config.dtype == "float64":
+        return model
+    return replace(model, model=model.model.as_dtype("float64"))
 
 
 def close(first: Tensor, second: Tensor, tolerance: float = EXACT) -> bool:

@@ -5,14 +5,13 @@ copy, since differences of rounded energies say nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from potentials import POTENTIALS, Potential, close, potential, reads
+from potentials import POTENTIALS, Potential, close, in_double, potential, reads
 from structures import PER_ATOM, displaced, ethanol, give, impose, rattled, strained, systems
 from torch import Tensor
 
@@ -25,13 +24,6 @@ STRAINS = {(0, 0), (2, 2), (0, 1), (1, 2)}
 FIELD = [name for name in POTENTIALS if reads(potential(name), "electric_field")]
 MOMENTS = [name for name in POTENTIALS if reads(potential(name), "magnetic_moments")]
 CHARGED = [name for name in POTENTIALS if potential(name).config.charges != "none"]
-
-
-def in_double(model: Potential) -> Potential:
-    """Return a network whose differences can be resolved."""
-    if model.config.dtype == "float64":
-        return model
-    return replace(model, model=model.model.as_dtype("float64"))
 
 
 def slopes(
