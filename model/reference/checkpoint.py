@@ -1,14 +1,12 @@
 """Checkpoints of the reference package `tace==0.1.0`, read without executing anything in them.
 
-Two of its formats hold tensors and plain values only, besides instances of one class of its own:
-
 - `tace-export --backend state_dict`: state_dict, cfg, target_property, embedding_property,
   statistics;
-- its trainer's `.ckpt`: state_dict, hyper_parameters (cfg, statistics), ema_state_dict.
+- its trainer's `.ckpt`: state_dict, hyper_parameters (cfg, statistics), ema_state_dict;
+- a whole pickled model (`whole_model`).
 
-They are pickles all the same. `torch.load(weights_only=True)` reads them with a closed list of
-names; the foreign class is replaced by an inert stand-in that keeps attributes and runs nothing. A
-whole pickled model names code to run and is refused, as is everything else.
+All are pickles. `torch.load(weights_only=True)` reads them with a closed list of names; classes of
+the reference package are replaced by inert stand-ins that keep attributes and run nothing.
 """
 
 import pickle
@@ -16,25 +14,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 from tace_al.core.errors import CheckpointError
+from tace_al.model.reference.whole_model import read_whole_model, stand_ins
 
-EXPORT_ADVICE = (
-    "convert it in an environment with tace==0.1.0 by "
-    "`tace-export --model FILE --backend state_dict --device cpu` and import what that writes"
-)
 _PREFIX = "readout_fn."
-_STAND_INS = (
-    "tace.dataset.statistics.Statistics",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib._local.PosixPath",
-)
 _BUFFERS = re.compile(
     r"num_layers|atomic_numbers|cutoff|avg_num_neighbors|num_elements|prefactor|p|start|c|q|a|b|n|"
     r"covalent_radii|atomic_energy|scale|shift|bessel_weights|gaussian_weights|zeros|normalizer|_mean|"
@@ -62,17 +51,6 @@ class ReferenceCheckpoint:
     state: Mapping[str, Tensor]
     targets: tuple[str, ...]
     single_precision: bool
-
-
-@final
-class _StandIn:
-    """Takes the place of a class of the reference package: keeps attributes, runs nothing."""
-
-    def __init__(self, *values: object) -> None:
-        self.values = values
-
-    def __setstate__(self, attributes: object) -> None:
-        self.attributes = attributes
 
 
 def read_reference_checkpoint(path: str | Path) -> ReferenceCheckpoint:
@@ -123,13 +101,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     """Return the unpickled content, made of plain values, tensors and stand-ins only."""
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        if any(name.startswith(("tace.models.", "cartnn.", "torch.fx.")) for name in foreign):
-            raise CheckpointError(
-                f"{path} is a whole pickled model, which names code to run; nothing in it was "
-                f"executed. {EXPORT_ADVICE[0].upper()}{EXPORT_ADVICE[1:]}"
-            )
-        # torch takes (class, name) pairs: this class under that name
-        with torch.serialization.safe_globals(cast(Any, [(_StandIn, name) for name in _STAND_INS])):
+        if any(name.startswith("tace.models.") for name in foreign):
+            return read_whole_model(path, foreign)
+        with torch.serialization.safe_globals(cast(Any, stand_ins(foreign))):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}; check the path") from error
@@ -137,7 +111,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
             f"{path} is not a checkpoint of tace==0.1.0 that can be read safely ({reason[0]}); "
-            f"nothing in it was executed. If it is one, {EXPORT_ADVICE}"
+            "nothing in it was executed"
         ) from error
     return _mapping(content, path)
 
@@ -162,7 +136,8 @@ def _averaged(
     shapes = [state[name].shape for name in names]
     if [shadow.shape for shadow in shadows] != shapes:
         raise CheckpointError(
-            f"the averaged weights in {path} do not fit its parameters; {EXPORT_ADVICE}"
+            f"the averaged weights in {path} do not fit its parameters; export it in an "
+            "environment with tace==0.1.0 (tace-export --backend state_dict) and import that"
         )
     return {**state, **dict(zip(names, shadows, strict=True))}
 

@@ -55,6 +55,9 @@ class ReferenceProduct:
         Comparisons that a path's degrees must pass, such as "<="; None for all.
     left_out
         Indices of second-order paths that it leaves out.
+    couplings
+        (l1, l2, l3) of each order from the second on, where they are known; None to follow from the
+        rest.
     """
 
     l_max: int
@@ -63,6 +66,7 @@ class ReferenceProduct:
     l1l2: str | None = None
     l3l1: str | None = None
     left_out: Sequence[int] = ()
+    couplings: Sequence[Sequence[tuple[int, int, int]]] | None = None
 
 
 def allowed(comparison: str | None, first: int, second: int) -> bool:
@@ -74,6 +78,8 @@ def allowed(comparison: str | None, first: int, second: int) -> bool:
 
 def reference_couplings(product: ReferenceProduct) -> list[list[tuple[int, int, int]]]:
     """Return the (l1, l2, l3) of each order from the second on, in the reference's order."""
+    if product.couplings is not None:
+        return [list(order) for order in product.couplings]
     orders = []
     degrees = set(range(product.l_max + 1))
     for _ in range(2, product.correlation + 1):

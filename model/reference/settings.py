@@ -138,6 +138,7 @@ def check_settings(
             l1l2=per_layer(prod.get("l1l2"), num_layers)[layer],
             l3l1=per_layer(prod.get("l3l1"), num_layers)[layer],
             left_out=tuple(prod.get("filter_idx") or ()),
+            couplings=written_paths(prod, layer),
         )
         restriction = per_layer(inter.get("l1l2"), num_layers)[layer]
         layers.append(
@@ -290,6 +291,13 @@ def message_couplings(
     )
 
 
+def written_paths(prod: Mapping[str, Any], layer: int) -> list[list[tuple[int, int, int]]] | None:
+    """Return the paths of one product where the configuration lists them (`whole_model`)."""
+    if prod.get("paths") is None:
+        return None
+    return [[(l1, l2, l3) for l1, l2, l3, _ in order] for order in prod["paths"][layer]]
+
+
 def heads_of(
     checkpoint: ReferenceCheckpoint, head_names: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -322,7 +330,8 @@ def our_config(
     weights of what a layer lacks are zero.
     """
     config, state = checkpoint.config, checkpoint.state
-    channels = max(int(config["num_channel"]), int(config["num_channel_hidden"]))
+    after_product = state["descriptor.products.0.linear.linears.0.weight"]
+    channels = max(after_product.shape)
     embeddings = [INVARIANT_NAMES[name] for name in enabled_embeddings(config, "invariant")]
     embeddings += enabled_embeddings(config, "equivariant")
     conditions = tuple(name for name in embeddings if name != FIDELITY)
@@ -346,7 +355,7 @@ def our_config(
         readout_width=readout_width(state, int(config.get("num_levels", 1))),
         embeddings=tuple(embeddings),
         embedding_activation="silu",
-        embedding_width=int(config["num_channel"]),
+        embedding_width=after_product.shape[1],
         required_conditions=conditions,
         site_gate="lone",
         length_offset=LENGTH_OFFSET,

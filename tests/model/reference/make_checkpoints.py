@@ -2,8 +2,8 @@
 
     PYTHONPATH=.venv/reference-tace python make_checkpoints.py FOLDER
 
-writes frames.traj and for every case NAME.pt (as `tace-export --backend state_dict` does) and
-NAME.npz (its outputs, float64), and some files in other formats.
+writes frames.traj and for every case NAME.pt (as `tace-export --backend state_dict` does),
+NAME.whole.pt (the pickled model) and NAME.npz (its outputs, float64), and some other files.
 """
 
 import copy
@@ -239,9 +239,8 @@ def predictions(model: WrapModelV1, frames: list[Atoms]) -> dict[str, np.ndarray
 
 
 def write_other_formats(folder: Path) -> None:
-    """Write a trainer's checkpoint with averaged weights, a whole model, and single precision."""
+    """Write a trainer's checkpoint with averaged weights, single precision, an unknown part."""
     model, content = make_model("coupled", seed=1)
-    torch.save(model, folder / "whole_model.pt")
     averaged, average = make_model("coupled", seed=2)
     training = {
         "state_dict": {f"model.{key}": value for key, value in content["state_dict"].items()},
@@ -276,6 +275,8 @@ def main(folder: Path) -> None:
         model, content = make_model(name, seed)
         np.savez(folder / f"{name}.npz", **predictions(model, frames))
         torch.save(content, folder / f"{name}.pt")
+        del model.readout_fn.model_config  # models made without the trainer have none
+        torch.save(model, folder / f"{name}.whole.pt")
     write_other_formats(folder)
 
 

@@ -43,6 +43,24 @@ def test_reads_tensors_and_plain_values(tmp_path: Path) -> None:
     assert checkpoint.targets == ("energy",)
 
 
+class Trap:
+    """Pretends to be part of a model; its constructor would make a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Return a call of a function of torch.fx that runs the code it is given."""
+        from torch.fx.graph_module import _exec_with_source
+
+        return (_exec_with_source, ("open('ran', 'w')", {}))
+
+
+def test_code_in_a_whole_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions of packages that models need are stand-ins too."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(exported(statistics=Trap()), tmp_path / "trap.pt")
+    read_reference_checkpoint(tmp_path / "trap.pt")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_hostile_checkpoints_are_refused_and_not_run(tmp_path: Path) -> None:
     """In torch's format, in place of any value, and as a plain pickle."""
     trace = tmp_path / "ran"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.io import read
 from typer.testing import CliRunner
 
@@ -115,10 +116,14 @@ def test_single_precision_stays_single(references: Path) -> None:
     assert largest_error(ours["forces"], theirs["forces"]) < 1e-4
 
 
-def test_whole_model_is_refused_with_a_way_out(references: Path) -> None:
-    """A pickled model names code; the reference's own exporter makes a readable file of it."""
-    with pytest.raises(CheckpointError, match="tace-export"):
-        import_reference(references / "whole_model.pt")
+@pytest.mark.parametrize("name", CASES)
+def test_whole_pickled_model_gives_the_same(references: Path, name: str) -> None:
+    """Read as data; its configuration follows from the attributes of its parts."""
+    exported = import_reference(references / f"{name}.pt")
+    whole = import_reference(references / f"{name}.whole.pt")
+    assert whole.config == exported.config
+    for key, tensor in exported.state_dict().items():
+        assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole.state_dict()[key])), key
 
 
 def test_command_writes_a_model_that_calculators_use(references: Path, tmp_path: Path) -> None:
