@@ -1,13 +1,20 @@
-"""ASE calculators: one model, or a committee with its spread."""
+"""ASE calculators: one model, or a committee with its spread.
 
-from collections.abc import Sequence
+ASE keeps results while positions, cell, elements and its own charges and moments stay as they are;
+these calculators also watch the conditions that their model reads (`tace_al.data.conditions`).
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from torch import Tensor
 
+from tace_al.data.conditions import read_conditions
 from tace_al.model.committee import Committee
 from tace_al.model.config import Dtype
 from tace_al.model.prediction import Prediction
@@ -52,6 +59,7 @@ class TaceCalculator(Calculator):
         model = model if dtype is None or dtype == model.config.dtype else model.as_dtype(dtype)
         self.model = model.to(device).eval()
         self._committee = Committee([self.model], head=head)
+        self._conditions: dict[str, Tensor] = {}
 
     def calculate(
         self,
@@ -62,6 +70,11 @@ class TaceCalculator(Calculator):
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
         self.results = calculator_results(self._committee, self.atoms)
+        self._conditions = read_conditions(self.atoms, self._committee.members[0].config.conditions)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last calculation."""
+        return [*super().check_state(atoms, tol), *changed_conditions(self._conditions, atoms)]
 
 
 @final
@@ -77,6 +90,7 @@ class CommitteeCalculator(Calculator):
     def __init__(self, committee: Committee) -> None:
         super().__init__()
         self.committee = committee
+        self._conditions: dict[str, Tensor] = {}
 
     def calculate(
         self,
@@ -87,6 +101,22 @@ class CommitteeCalculator(Calculator):
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
         self.results = calculator_results(self.committee, self.atoms)
+        self._conditions = read_conditions(self.atoms, self.committee.members[0].config.conditions)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last calculation."""
+        return [*super().check_state(atoms, tol), *changed_conditions(self._conditions, atoms)]
+
+
+def changed_conditions(known: Mapping[str, Tensor], atoms: Atoms) -> list[str]:
+    """Return the names of conditions that are no longer what they were."""
+    present = read_conditions(atoms, tuple(known))
+    return [
+        name
+        for name, before in known.items()
+        if before.shape != present[name].shape
+        or not torch.allclose(before, present[name], rtol=0.0, atol=0.0, equal_nan=True)
+    ]
 
 
 def calculator_results(committee: Committee, atoms: Atoms) -> dict[str, Any]:
