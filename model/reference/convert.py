@@ -1,9 +1,8 @@
 """A checkpoint of `tace==0.1.0` with the Cartesian network as a model of this package.
 
 Energies, forces and stresses are the reference's to rounding; what cannot be had exactly is refused
-by name (`settings`). Two things differ on purpose: a structure that is periodic in one or two
-directions stays so (the reference makes it periodic in three), and a value of an integer embedding
-that training never named is refused.
+by name (`refusals`). Two things differ on purpose: `pbc` means what it says, where the reference
+makes whatever has a cell periodic in three directions, and a total charge must be an integer.
 """
 
 import math
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tace_al.core.errors import CheckpointError
+from tace_al.model.config import Dtype
 from tace_al.model.reference.checkpoint import ReferenceCheckpoint, read_reference_checkpoint
 from tace_al.model.reference.interaction_weights import (
     interaction_state,
@@ -27,15 +27,19 @@ from tace_al.model.reference.stored_weights import StoredWeights, padded
 from tace_al.model.tace import Tace
 
 
-def import_reference(path: str | Path, *, head_names: Sequence[str] = ()) -> Tace:
-    """Return the model in a checkpoint of the reference package, in the checkpoint's precision.
+def import_reference(
+    path: str | Path, *, head_names: Sequence[str] = (), dtype: Dtype | None = None
+) -> Tace:
+    """Return the model in a checkpoint of the reference package.
 
     Parameters
     ----------
     path
-        Written by `tace-export --backend state_dict` or by the reference's trainer (`.ckpt`).
+        Written by `tace-export`, by the reference's trainer (`.ckpt`) or by `torch.save(model)`.
     head_names
         Names for its levels; "default", or "level_0", "level_1", ..., when empty.
+    dtype
+        "float32" or "float64"; the checkpoint's own precision by default.
 
     Raises
     ------
@@ -53,7 +57,8 @@ def import_reference(path: str | Path, *, head_names: Sequence[str] = ()) -> Tac
             f"the weights in {path} do not fit its configuration ({error!r}); it is not a "
             "checkpoint of tace==0.1.0"
         ) from error
-    model = model.as_dtype("float32") if checkpoint.single_precision else model
+    own: Dtype = "float32" if checkpoint.single_precision else "float64"
+    model = model.as_dtype(dtype or own)
     model.metadata = {"imported_from": "tace==0.1.0"}
     return model.eval()
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tace_al.model.embeddings import INTEGERS, TEMPERATURE_UNIT
 from tace_al.model.radial import SILU_GAIN
-from tace_al.model.reference.settings import INVARIANT_NAMES, ReferenceNetwork
+from tace_al.model.reference.refusals import INVARIANT_NAMES
+from tace_al.model.reference.settings import ReferenceNetwork
 from tace_al.model.reference.stored_weights import StoredWeights, storable
 
 

@@ -1,14 +1,11 @@
-"""What a reference checkpoint is made of, checked: what cannot be imported is refused by name.
+"""A reference checkpoint's configuration in our terms.
 
-The reference package has the paper's network and many variants. Imported are those whose equations
-are, or can be rewritten exactly as, ours. Left out on purpose, because they are not right: its ZBL,
-which is applied before the energy scale and has constants of its own; magnetic fields and moments,
-axial, added to polar channels; uniform charges, whose sign is wrong; precomputed products with
-pseudo-tensors among ordinary features; latent Ewald through a package that is not free to use.
+What the reference chooses layer by layer (degrees, orders, widths) becomes the largest of all
+layers in our one configuration; the weights of what a layer lacks are zero.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ase.data import chemical_symbols
@@ -18,33 +15,24 @@ from tace_al.core.errors import CheckpointError
 from tace_al.model.config import FIDELITY, TaceConfig
 from tace_al.model.reference.checkpoint import ReferenceCheckpoint
 from tace_al.model.reference.product_paths import ReferenceProduct, allowed
-
-DERIVED = frozenset(
-    {
-        "energy",
-        "forces",
-        "edge_forces",
-        "stress",
-        "virials",
-        "atomic_virials",
-        "atomic_stresses",
-        "hessians",
-        "polarization",
-        "conservative_dipole",
-        "conservative_polarizability",
-        "born_effective_charges",
-    }
+from tace_al.model.reference.refusals import (
+    INVARIANT_NAMES,
+    enabled_embeddings,
+    refuse_unsupported,
 )
-"""Properties that are derivatives of the energy: nothing of their own is stored."""
 
-INVARIANT_NAMES = {
-    "level": FIDELITY,
-    "total_charge": "total_charge",
-    "spin_multiplicity": "spin_multiplicity",
-    "charges": "initial_charges",
-    "electron_temperature": "electronic_temperature",
+DEFAULTS: dict[str, Any] = {
+    "num_layers": 2,
+    "lmax": 3,
+    "Lmax": 2,
+    "radial_basis": {"radial_basis": "j0"},
+    "radial_mlp": {"hidden": [64, 64, 64]},
+    "angular_basis": {},
+    "inter": {},
+    "prod": {"correlation": 3},
+    "readout_emlp": {},
 }
-"""Invariant embeddings of the reference and what they are called here."""
+"""What the reference takes where a configuration says nothing."""
 
 LENGTH_OFFSET = 1e-9
 """Angstrom, added by the reference to every distance."""
@@ -120,13 +108,14 @@ def check_settings(
     CheckpointError
         Something in it is not imported; the message says what.
     """
+    checkpoint = replace(checkpoint, config={**DEFAULTS, **checkpoint.config})
     config = checkpoint.config
     refuse_unsupported(checkpoint)
     num_layers = int(config["num_layers"])
     l_max = per_layer(config["lmax"], num_layers)
     l_hidden = per_layer(config["Lmax"], num_layers)
     inter, prod = config["inter"], config["prod"]
-    correlation = per_layer(prod["correlation"], num_layers)
+    correlation = per_layer(prod.get("correlation", 3), num_layers)
     layers = []
     for layer in range(num_layers):
         last = layer == num_layers - 1
@@ -159,117 +148,6 @@ def check_settings(
         invariants=tuple(enabled_embeddings(config, "invariant")),
         field_factor=field_factor(config),
     )
-
-
-def refuse_unsupported(checkpoint: ReferenceCheckpoint) -> None:
-    """Refuse, by name, every setting that has no exact counterpart.
-
-    Raises
-    ------
-    CheckpointError
-        All of them in one sentence.
-    """
-    config = checkpoint.config
-    found = [reason for reason, present in (*_network(config), *_inputs(config)) if present]
-    direct = sorted(set(checkpoint.targets) - DERIVED)
-    if direct:
-        found.append(f"the targets {', '.join(direct)} (only energies and their derivatives are)")
-    if "energy" not in checkpoint.targets:
-        found.append("a model without energies")
-    if any("lora_" in name for name in checkpoint.state):
-        found.append("unmerged LoRA weights (merge them with tace-convert)")
-    if found:
-        raise CheckpointError(
-            f"this checkpoint has what cannot be imported exactly: {'; '.join(found)}"
-        )
-
-
-def _network(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return the unsupported settings of the network and whether each is on."""
-    radial, inter, prod = config["radial_basis"], config["inter"], config["prod"]
-    hidden = config["radial_mlp"]["hidden"]
-    depths = {len(widths) for widths in hidden} if isinstance(hidden[0], Sequence) else {0}
-    correlation = prod["correlation"]
-    orders = [correlation] if isinstance(correlation, int) else correlation
-    return [
-        (
-            f"the radial basis {radial.get('radial_basis')}",
-            radial.get("radial_basis", "j0") not in ("j0", "bessel"),
-        ),
-        ("a distance transform", radial.get("distance_transform") is not None),
-        ("a trained radial basis", bool(radial.get("trainable", False))),
-        ("a cutoff outside the radial basis", not radial.get("apply_cutoff", True)),
-        ("radial networks of different depths", len(depths) > 1),
-        ("biases in the radial network", bool(config["radial_mlp"].get("bias", False))),
-        (
-            f"the activation {config['radial_mlp'].get('act')}",
-            config["radial_mlp"].get("act", "silu") != "silu",
-        ),
-        ("reducible harmonics", not config["angular_basis"].get("traceless", True)),
-        (
-            "radial weights from species (conv_weights)",
-            list(inter.get("conv_weights", ["edge_ij"])) != ["edge_ij"],
-        ),
-        (
-            f"the normaliser {inter.get('normalizer')}",
-            inter.get("normalizer", "avg_num_neighbors") != "avg_num_neighbors",
-        ),
-        (
-            "a nonlinearity of the message",
-            (inter.get("nonlinearity") or {}).get("type") is not None,
-        ),
-        ("a residual added to the message (use_resnet)", bool(inter.get("use_resnet", False))),
-        (f"a product of order {max(orders)}", max(orders) > 4),
-    ]
-
-
-def _inputs(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return the unsupported settings of readouts, terms and embeddings, and whether each is on."""
-    readout = config["readout_emlp"]
-    reasons = [
-        ("biases in the readout", bool(readout.get("bias", False))),
-        (
-            f"the activation {readout.get('act')} in the readout",
-            readout.get("act", "silu") != "silu",
-        ),
-        ("a readout of the embeddings", bool(readout.get("enable_uie_readout", False))),
-        (
-            "ZBL, which the reference scales with the learned energy",
-            _enabled(config.get("short_range") or {}, "zbl"),
-        ),
-        (
-            "latent Ewald of the package les",
-            _enabled(config.get("long_range") or {}, "les"),
-        ),
-        ("a limited number of neighbours", config.get("max_neighbors") is not None),
-        (
-            "several levels without a head each (num_levels without use_multi_head)",
-            int(config.get("num_levels", 1)) > 1 and not config.get("use_multi_head", False),
-        ),
-    ]
-    for name in enabled_embeddings(config, "invariant"):
-        settings = config["universal_embedding"]["invariant"][name]
-        reasons.append((f"the embedding {name}", name not in INVARIANT_NAMES))
-        activation = settings.get("act", "silu")
-        reasons.append((f"the activation {activation} of {name}", activation != "silu"))
-    for name in enabled_embeddings(config, "equivariant"):
-        settings = config["universal_embedding"]["equivariant"][name]
-        axial = name != "electric_field"
-        reasons.append((f"the embedding {name}, axial in a polar channel", axial))
-        gated = settings.get("gate") not in (None, "None", "null")
-        reasons.append((f"a gate on the embedding {name}", gated and not axial))
-    return reasons
-
-
-def _enabled(terms: Mapping[str, Any], name: str) -> bool:
-    """Tell whether an energy term is switched on."""
-    return bool((terms.get(name) or {}).get("enable", False))
-
-
-def enabled_embeddings(config: Mapping[str, Any], kind: str) -> list[str]:
-    """Return the names of the "invariant" or "equivariant" embeddings that are switched on."""
-    settings = (config.get("universal_embedding") or {}).get(kind) or {}
-    return [name for name, options in settings.items() if (options or {}).get("enable", False)]
 
 
 def per_layer(value: Any, num_layers: int) -> list[Any]:
@@ -324,11 +202,7 @@ def heads_of(
 def our_config(
     checkpoint: ReferenceCheckpoint, layers: Sequence[ReferenceLayer], heads: tuple[str, ...]
 ) -> TaceConfig:
-    """Return our configuration of the reference's network.
-
-    What it chooses layer by layer (degrees, orders, widths) becomes the largest of all layers; the
-    weights of what a layer lacks are zero.
-    """
+    """Return our configuration of the reference's network."""
     config, state = checkpoint.config, checkpoint.state
     after_product = state["descriptor.products.0.linear.linears.0.weight"]
     channels = max(after_product.shape)

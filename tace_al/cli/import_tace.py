@@ -23,10 +23,10 @@ def import_tace(
 ) -> None:
     """Convert a Cartesian model of the reference package tace==0.1.0 exactly.
 
-    Reads what its trainer or [bold]tace-export --backend state_dict[/bold] wrote, without running
-    anything in it. What has no exact counterpart here is refused by name.
+    Reads what its trainer, [bold]tace-export[/bold] or [bold]torch.save[/bold] wrote, without
+    running anything in it. What has no exact counterpart here is refused by name.
 
-    Example: [bold]tace-al import-tace model.pt-state.pt model.tace[/bold]
+    Example: [bold]tace-al import-tace model.ckpt model.tace[/bold]
     """
     from rich.console import Console
 
@@ -34,9 +34,7 @@ def import_tace(
     from tace_al.model.reference.convert import import_reference
 
     names = [name.strip() for name in heads.split(",")] if heads else []
-    model = import_reference(checkpoint, head_names=names)
-    if dtype is not None:
-        model = model.as_dtype(dtype)
+    model = import_reference(checkpoint, head_names=names, dtype=dtype)
     save(model, out)
     config = model.config
     Console().print(

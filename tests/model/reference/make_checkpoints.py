@@ -100,6 +100,12 @@ CASES: dict[str, dict[str, Any]] = {
         "prod": {"correlation": [2, 3, 1]},
     },
     "order_3": {"lmax": 3, "Lmax": 2, "prod": {"correlation": 3}},
+    "defaults": {
+        "lmax": 3,
+        "Lmax": 2,
+        "radial_mlp": {"hidden": [64, 64, 64]},
+        "prod": {"correlation": 3},
+    },
     "order_3_channel_wise": {
         "lmax": 3,
         "Lmax": 1,
@@ -274,6 +280,8 @@ def main(folder: Path) -> None:
     for seed, name in enumerate(CASES):
         model, content = make_model(name, seed)
         np.savez(folder / f"{name}.npz", **predictions(model, frames))
+        if name == "defaults":  # what a configuration may leave out
+            content["cfg"] = {"cutoff": content["cfg"]["cutoff"]}
         torch.save(content, folder / f"{name}.pt")
         del model.readout_fn.model_config  # models made without the trainer have none
         torch.save(model, folder / f"{name}.whole.pt")

@@ -25,6 +25,7 @@ CASES = (
     "one_layer",
     "three_layers",
     "order_3",
+    "defaults",
     "order_3_channel_wise",
     "degree_1",
     "channel_wise_for_all",
@@ -72,6 +73,12 @@ def evaluated(model: Tace, folder: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in values.items()}
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return what the reference said."""
+    with np.load(path) as content:
+        return dict(content)
+
+
 def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Return the largest deviation, relative to the largest number; where ours is not NaN."""
     known = ~np.isnan(ours)
@@ -82,7 +89,7 @@ def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_imported_model_is_the_reference(references: Path, name: str) -> None:
     """Energies, forces, stress, and field responses where there is a field."""
     ours = evaluated(import_reference(references / f"{name}.pt"), references)
-    theirs = np.load(references / f"{name}.npz")
+    theirs = arrays(references / f"{name}.npz")
     assert {"energy", "forces", "stress"} <= set(theirs)
     for quantity in theirs:
         error = largest_error(ours[NAMES.get(quantity, quantity)], theirs[quantity])
@@ -101,7 +108,7 @@ def test_levels_differ(references: Path) -> None:
 def test_trainer_checkpoint_gives_averaged_weights(references: Path) -> None:
     """The reference takes the moving average of its trainer's checkpoint; so do we."""
     ours = evaluated(import_reference(references / "trainer.ckpt"), references)
-    theirs = np.load(references / "trainer.npz")
+    theirs = arrays(references / "trainer.npz")
     for quantity in theirs:
         assert largest_error(ours[quantity], theirs[quantity]) < RELATIVE
 
@@ -110,7 +117,7 @@ def test_single_precision_stays_single(references: Path) -> None:
     """A float32 checkpoint becomes a float32 model, as exact as that allows."""
     model = import_reference(references / "single.pt")
     assert model.config.dtype == "float32"
-    theirs = np.load(references / "trainer.npz")
+    theirs = arrays(references / "trainer.npz")
     ours = evaluated(model, references)
     assert largest_error(ours["energy"], theirs["energy"]) < 1e-5
     assert largest_error(ours["forces"], theirs["forces"]) < 1e-4
@@ -126,6 +133,14 @@ def test_whole_pickled_model_gives_the_same(references: Path, name: str) -> None
         assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole.state_dict()[key])), key
 
 
+def test_other_precision_on_request(references: Path) -> None:
+    """The single-precision weights, computed with in double precision."""
+    model = import_reference(references / "single.pt", dtype="float64")
+    theirs = arrays(references / "trainer.npz")
+    assert model.config.dtype == "float64"
+    assert largest_error(evaluated(model, references)["energy"], theirs["energy"]) < 1e-6
+
+
 def test_command_writes_a_model_that_calculators_use(references: Path, tmp_path: Path) -> None:
     """`tace-al import-tace` from file to forces."""
     from tace_al.cli.main import app
@@ -138,7 +153,7 @@ def test_command_writes_a_model_that_calculators_use(references: Path, tmp_path:
     assert model.metadata["imported_from"] == "tace==0.1.0"
     atoms = read(references / "frames.traj", 0)
     atoms.calc = TaceCalculator(model)
-    theirs = np.load(references / "order_3.npz")
+    theirs = arrays(references / "order_3.npz")
     assert abs(atoms.get_potential_energy() - theirs["energy"][0]) < 1e-10
     assert np.abs(atoms.get_forces() - theirs["forces"][: len(atoms)]).max() < 1e-10
 
