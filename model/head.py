@@ -50,7 +50,7 @@ class Head(nn.Module):
 
     def forward(
         self,
-        layer_scalars: Sequence[Float[Tensor, "atoms channels"]],
+        layer_scalars: Sequence[Float[Tensor, "atoms _"]],
         species: Int[Tensor, " atoms"],
         gate: Float[Tensor, " atoms"],
     ) -> Float[Tensor, " atoms"]:
