@@ -12,9 +12,34 @@ from torch import Tensor
 
 from tace_al.data.graph import AtomicGraph
 from tace_al.model.charges import born_charges, dipole_moments
+from tace_al.model.config import TaceConfig
 from tace_al.model.derivatives import edge_forces
 
 CHARGED = frozenset({"charges", "dipole", "born_charges"})
+
+
+def charged_outputs(names: Set[str], config: TaceConfig) -> frozenset[str]:
+    """Return which of the names a model of this shape reads off its charges."""
+    if config.charges == "none":
+        return frozenset()
+    declared = {output.name for output in config.outputs}
+    if "electric_field" in config.embeddings or "dipole" in declared:
+        return frozenset(names & {"charges"})
+    return frozenset(names & CHARGED)
+
+
+def charge_dipole(
+    charges: Float[Tensor, " atoms"], graph: AtomicGraph
+) -> Float[Tensor, "systems 3"]:
+    """Return sum q (r - origin) in e Angstrom, the origin being the centre of nuclear charge."""
+    return dipole_moments(
+        charges,
+        graph.positions,
+        cells=graph.cells,
+        pbc=graph.pbc,
+        system_index=graph.system_index,
+        weights=graph.numbers.to(charges.dtype),
+    )
 
 
 def charge_outputs(
@@ -33,15 +58,7 @@ def charge_outputs(
     if "charges" in names:
         tensors["charges"] = charges
     if "dipole" in names:
-        weights = graph.numbers.to(charges.dtype)
-        tensors["dipole"] = dipole_moments(
-            charges,
-            graph.positions,
-            cells=graph.cells,
-            pbc=graph.pbc,
-            system_index=graph.system_index,
-            weights=weights,
-        )
+        tensors["dipole"] = charge_dipole(charges, graph)
     if "born_charges" in names:
 
         def pull_back(weights: Tensor) -> Tensor:

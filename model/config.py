@@ -16,6 +16,7 @@ Product = Literal["spectral", "spatial", "moment"]
 RadialBasis = Literal["bessel", "chebyshev", "gaussian"]
 DistanceTransform = Literal["none", "agnesi"]
 ProductWeights = Literal["channel", "coupled"]
+RadialEnvelope = Literal["basis", "weights"]
 Residual = Literal["input", "message"]
 SiteGate = Literal["smooth", "lone"]
 EmbeddingActivation = Literal["none", "silu"]
@@ -51,6 +52,8 @@ class TensorOutput:
         """Refuse what cannot be named or decomposed."""
         if not self.name.isidentifier():
             raise ConfigError(f"the output name {self.name!r} must be letters, digits and _")
+        if self.name in ("energy", "node_energy", "descriptors", "hessian"):
+            raise ConfigError(f"every model has the output {self.name}; choose another name")
         if self.per not in ("structure", "atom"):
             raise ConfigError(f"output {self.name}: per is '{self.per}', not structure or atom")
         try:
@@ -91,6 +94,9 @@ class TaceConfig:
         Kind and number of radial functions, and widths of the radial network.
     distance_transform
         "agnesi" compresses distances by the pair's covalent radii before the basis.
+    radial_envelope
+        Where the cutoff function acts: on the radial "basis", or on the "weights" made of it
+        (`tace_al.model.open_radial`).
     species_radial
         Radial weights depend on the species of both atoms.
     density_normalisation
@@ -153,6 +159,7 @@ class TaceConfig:
     num_bessel: int = 8
     radial_hidden: tuple[int, ...] = (64, 64, 64)
     distance_transform: DistanceTransform = "none"
+    radial_envelope: RadialEnvelope = "basis"
     species_radial: bool = False
     density_normalisation: bool = False
     product_weights: ProductWeights = "channel"
@@ -229,6 +236,13 @@ class TaceConfig:
                 f"coupled product weights, a residual of the message and biases need spectral "
                 f"products, not {', '.join(sorted(special))}"
             )
+        if self.radial_envelope == "weights" and (
+            special or self.density_normalisation or "magnetic_moments" in self.embeddings
+        ):
+            raise ConfigError(
+                "radial_envelope 'weights' goes with spectral products, without "
+                "density_normalisation and magnetic_moments"
+            )
         if self.cutoff_power < 3 or self.readout_width < 1 or self.embedding_width < 1:
             raise ConfigError("cutoff_power is at least 3, widths are at least 1")
         if self.l_last > self.l_edge:
@@ -244,6 +258,7 @@ class TaceConfig:
             ("products", self.products, Product),
             ("product_weights", [self.product_weights], ProductWeights),
             ("residual", [self.residual], Residual),
+            ("radial_envelope", [self.radial_envelope], RadialEnvelope),
             ("site_gate", [self.site_gate], SiteGate),
             ("embedding_activation", [self.embedding_activation], EmbeddingActivation),
             ("radial_basis", [self.radial_basis], RadialBasis),

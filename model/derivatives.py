@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tace_al.data.graph import AtomicGraph
+from tace_al.model.hessian import force_jacobian
 
 STRAIN = frozenset({"stress", "virial", "atomic_virials"})
 POSITION = STRAIN | {"forces", "hessian"}
@@ -270,8 +271,6 @@ def _mechanical(
                 virials = virials - share.index_select(0, graph.system_index)
             tensors["atomic_virials"] = virials
     if "hessian" in names:
-        from tace_al.model.hessian import force_jacobian
-
         assert variables.root is not None
         tensors["hessian"] = force_jacobian(forces, variables.root)
     return tensors

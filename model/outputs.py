@@ -62,6 +62,15 @@ class TaceOutput:
             raise ModelError(f"'{name}' was not asked for; evaluate with outputs=[..., '{name}']")
         return self.tensors[name]
 
+    def detached(self) -> "TaceOutput":
+        """Return the same numbers, of which nothing is to be differentiated any more."""
+        return TaceOutput(
+            energy=self.energy.detach(),
+            node_energy=self.node_energy.detach(),
+            descriptors=self.descriptors.detach(),
+            tensors={name: tensor.detach() for name, tensor in self.tensors.items()},
+        )
+
     def __contains__(self, name: str) -> bool:
         """Tell whether an output was computed."""
         return name in ("energy", "node_energy", "descriptors") or name in self.tensors
@@ -97,6 +106,7 @@ _SHAPES = {
     "energy": OutputShape(per="structure"),
     "forces": OutputShape(per="atom", shape=(3,)),
     "stress": OutputShape(per="structure", shape=(3, 3)),
+    "virial": OutputShape(per="structure", shape=(3, 3)),
     "dipole": OutputShape(per="structure", shape=(3,)),
     "polarizability": OutputShape(per="structure", shape=(3, 3)),
     "born_charges": OutputShape(per="atom", shape=(3, 3)),
@@ -126,6 +136,8 @@ def available_outputs(config: TaceConfig) -> tuple[str, ...]:
     if config.charges != "none":
         names += ["charges", "dipole", "born_charges"]  # of the charges, without a field to ask
     names += [output.name for output in config.outputs]
+    if "dipole" in names:
+        names.append("born_charges")
     return tuple(dict.fromkeys(names))
 
 
@@ -143,7 +155,9 @@ def check_outputs(names: frozenset[str], config: TaceConfig) -> None:
             continue
         hint = nearest_names(name, available)
         if name in ("dipole", "polarizability", "born_charges"):
-            hint = " Derived ones need a model trained with the electric_field embedding."
+            hint = (
+                " Train with the electric_field embedding or with charges, or declare the tensor."
+            )
         if name == "magnetic_forces":
             hint = f" They need a model that reads {describe_place('magnetic_moments')}."
         raise ModelError(f"this model has no output '{name}'; it has {', '.join(available)}.{hint}")

@@ -20,10 +20,8 @@ from tace_al.core.random_generators import random_seed
 from tace_al.data.extxyz import is_isolated_atom
 from tace_al.model.config import TaceConfig, TensorOutput
 from tace_al.model.heads import add_head
-from tace_al.model.interaction import SpectralInteraction
+from tace_al.model.initialisation import scale_to_data
 from tace_al.model.labelled_batch import HEAD, LabelledBatch, labelled
-from tace_al.model.moment import MomentInteraction
-from tace_al.model.radial import BASIS_GAIN
 from tace_al.model.reference_energies import fit_reference_energies
 from tace_al.model.tace import Tace
 from tace_al.model.tensor_readout import TensorReadout
@@ -76,7 +74,7 @@ def prepare_model(
         required_conditions=required,
     )
     model = Tace(config, seed=random_seed(seed, "weights"))
-    _scale_radial_weights(model, parts)
+    scale_to_data(model, [part.graph for part in parts])
     if not any("energy" in part.targets for part in parts):
         logger.warning("no frame has an energy: the model's energies will lack a constant")
     for name in config.heads:
@@ -150,20 +148,3 @@ def _fit_tensor(model: Tace, output: TensorOutput, parts: Sequence[LabelledBatch
 def _level(atoms: Atoms, config: TaceConfig) -> str:
     """Return the level of theory of a frame; the first head where it names none."""
     return str(atoms.info.get(HEAD, config.heads[0]))
-
-
-def _scale_radial_weights(model: Tace, parts: Sequence[LabelledBatch]) -> None:
-    """Scale the first radial weights so that the basis of the training edges enters with unit size.
-
-    Its size depends on cutoff and bond lengths; with three orders and two layers of products an
-    input twice too large starts training at a loss of 1e6.
-    """
-    bonded = [part.graph for part in parts if part.graph.sender.shape[0]]
-    if not bonded:
-        return
-    with torch.no_grad():
-        squares = torch.cat([model.radial_functions(graph).square().flatten() for graph in bonded])
-        factor = 1.0 / (BASIS_GAIN * max(float(squares.mean().sqrt()), 1e-6))
-    for interaction in model.interactions:
-        assert isinstance(interaction, SpectralInteraction | MomentInteraction)
-        interaction.scale_radial_inputs(factor)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph
 from tace_al.model import derivatives
-from tace_al.model.charge_outputs import CHARGED, charge_outputs
+from tace_al.model.charge_outputs import charge_dipole, charge_outputs, charged_outputs
 from tace_al.model.charges import ChargeReadout
 from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.distance_transform import AgnesiTransform
@@ -31,13 +31,14 @@ from tace_al.model.head import Head, lone_gate, smooth_gate
 from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs, slot_vectors
 from tace_al.model.layer import (
     MessageConditions,
+    make_basis,
     make_interaction,
     make_product,
     make_residual,
 )
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.outputs import NetworkOutput, TaceOutput, check_outputs
-from tace_al.model.radial import polynomial_cutoff, radial_basis, species_pairs
+from tace_al.model.radial import polynomial_cutoff, species_pairs
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
@@ -75,7 +76,7 @@ class Tace(nn.Module):
             self.embedding = nn.Parameter(
                 torch.randn(len(config.elements), config.layer_channels[0])
             )
-            self.radial_basis = radial_basis(config.radial_basis, config.num_bessel, config.cutoff)
+            self.radial_basis = make_basis(config)
             self.harmonics = CartesianHarmonics(config.l_edge)
             self._add_layers(config)
             self._add_readouts(config)
@@ -161,7 +162,7 @@ class Tace(nn.Module):
 
     def _set_dtype(self, dtype: torch.dtype) -> None:
         """Put network arithmetic in `dtype`; energies and head constants stay float64."""
-        constants = {"e0", "scale", "shift"}
+        constants = {"e0", "scale", "shift", "reference"}
         for module in self.modules():
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
@@ -362,7 +363,7 @@ class Tace(nn.Module):
 
     def _site_energy(
         self,
-        layer_scalars: Sequence[Float[Tensor, "atoms channels"]],
+        layer_scalars: Sequence[Float[Tensor, "atoms _"]],
         inputs: NetworkInputs,
         coordination: Float[Tensor, " atoms"],
     ) -> Float[Tensor, " atoms"]:
@@ -409,46 +410,71 @@ class Tace(nn.Module):
         """
         names = frozenset(outputs)
         check_outputs(names, self.config)
+        if "hessian" in names and graph.num_systems > 1:
+            raise ModelError("a Hessian is that of one structure; evaluate them one by one")
         direct = names & set(self.tensor_readouts)
-        charged = (names - direct) & CHARGED if self.charges is not None else frozenset()
-        if "electric_field" in self.config.embeddings:
-            charged &= {"charges"}
+        charged = charged_outputs(names - direct, self.config)
         derived = names - direct - charged
-        differentiated = derived | ({"forces"} if "born_charges" in charged else set())
-        variables = derivatives.variables_of(
-            graph, differentiated, self.embedding.dtype, absolute=self.config.reads_positions
-        )
-        inputs = self.inputs(graph, head=head, variables=variables)
-        with torch.set_grad_enabled(create_graph or bool(differentiated)):
-            network = self(variables.vectors, inputs, tuple(sorted(direct)))
-        node_energy = inputs.unsorted(network.node_energy)
-        energy = inputs.total(network.node_energy)
-        tensors = self._direct(network, inputs, direct)
-        if charged:
-            charges = inputs.unsorted(network.tensors["charges"])
-            tensors |= charge_outputs(
-                charges, variables.vectors, graph, charged, create_graph=create_graph
+        of_dipole = "born_charges" in derived and "dipole" in self.tensor_readouts
+        moved = derived | ({"forces"} if "born_charges" in charged or of_dipole else set())
+        with torch.set_grad_enabled(create_graph or bool(moved)):
+            variables = derivatives.variables_of(
+                graph, moved, self.embedding.dtype, absolute=self.config.reads_positions
             )
-        tensors |= derivatives.derived_outputs(
-            energy, variables, graph, derived, create_graph=create_graph
+            inputs = self.inputs(graph, head=head, variables=variables)
+            read = direct | ({"dipole"} if of_dipole else set())
+            network = self(variables.vectors, inputs, tuple(sorted(read)))
+            node_energy = inputs.unsorted(network.node_energy)
+            energy = inputs.total(network.node_energy)
+            tensors = self._direct(network, inputs, graph, read)
+            if of_dipole:
+                tensors["born_charges"] = derivatives.born_charges_of(
+                    inputs.total(network.tensors["dipole"]),
+                    variables,
+                    graph,
+                    create_graph=create_graph,
+                )
+            of_charges = charged | ({"born_charges"} if of_dipole and self.charges else set())
+            if of_charges:
+                charges = inputs.unsorted(network.tensors["charges"])
+                found = charge_outputs(
+                    charges, variables.vectors, graph, of_charges, create_graph=create_graph
+                )
+                if of_dipole and self.charges:
+                    found["born_charges"] = found["born_charges"] + tensors["born_charges"]
+                tensors |= found
+            tensors |= derivatives.derived_outputs(
+                energy, variables, graph, derived - set(tensors), create_graph=create_graph
+            )
+        output = TaceOutput(
+            energy=energy,
+            node_energy=node_energy,
+            descriptors=inputs.unsorted(network.descriptors),
+            tensors=tensors,
         )
-        descriptors = inputs.unsorted(network.descriptors)
-        if not create_graph:  # nothing that follows is to be differentiated
-            energy, node_energy = energy.detach(), node_energy.detach()
-            descriptors = descriptors.detach()
-            tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        return TaceOutput(
-            energy=energy, node_energy=node_energy, descriptors=descriptors, tensors=tensors
-        )
+        return output if create_graph else output.detached()
 
     def _direct(
-        self, network: NetworkOutput, inputs: NetworkInputs, names: frozenset[str]
+        self,
+        network: NetworkOutput,
+        inputs: NetworkInputs,
+        graph: AtomicGraph,
+        names: frozenset[str],
     ) -> dict[str, Tensor]:
-        """Return declared tensors, summed over each structure where they belong to structures."""
+        """Return declared tensors, summed over each structure where they belong to structures.
+
+        A declared dipole gains that of the charges, a declared stress is divided by the volume.
+        """
         kinds = {output.name: output.per for output in self.config.outputs}
-        return {
+        tensors = {
             name: inputs.total(network.tensors[name])
             if kinds[name] == "structure"
             else inputs.unsorted(network.tensors[name])
             for name in names
         }
+        if "stress" in tensors:
+            tensors["stress"] = derivatives.stress_of(tensors["stress"], graph)
+        if "dipole" in tensors and "charges" in network.tensors:
+            charges = inputs.unsorted(network.tensors["charges"])
+            tensors["dipole"] = tensors["dipole"] + charge_dipole(charges, graph)
+        return tensors

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tace_al.cli.model_options import OtherKeys, pairs
 from tace_al.cli.options import (
     BatchSize,
     Data,
@@ -21,9 +22,7 @@ from tace_al.core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tace_al.model.config import Dtype as Precision
     from tace_al.model.evaluation import Metrics
-    from tace_al.model.tace import Tace
 
 
 def evaluate(
@@ -35,12 +34,17 @@ def evaluate(
     energy_key: EnergyKey = "REF_energy",
     forces_key: ForcesKey = "REF_forces",
     stress_key: StressKey = "REF_stress",
+    other_keys: OtherKeys = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Level of theory that answers; default: what frames name."),
+    ] = None,
     batch_size: BatchSize = 16,
     dtype: OwnDtype = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Compare a model with labels: RMSE and MAE of energies, forces and stress.
+    """Compare a model with labels: RMSE and MAE of every labelled output, level by level.
 
     A key left at its default gives way to the file's calculator results where it has none.
 
@@ -58,13 +62,22 @@ def evaluate(
     torch.set_num_threads(threads)
     potential = load(model, device=device)
     if dtype is not None:
-        potential = in_precision(potential, dtype).to(device).eval()
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
+        potential = potential.as_dtype(dtype).eval()
+    names = pairs(other_keys, "--key")
+    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=names)
     frames = [atoms for atoms in read_labelled(data, keys) if not is_isolated_atom(atoms)]
-    metrics = evaluation.evaluate(potential, frames, batch_size=batch_size)
-    Console().print(metrics_table(metrics, title=f"{model.name} on {data.name}"))
+    levels = (
+        {head: evaluation.evaluate(potential, frames, batch_size=batch_size, head=head)}
+        if head is not None
+        else evaluation.evaluate_by_head(potential, frames, batch_size=batch_size)
+    )
+    for level, metrics in levels.items():
+        named = f", {level}" if len(potential.config.heads) > 1 else ""
+        Console().print(metrics_table(metrics, title=f"{model.name} on {data.name}{named}"))
     if json_file is not None:
-        write_bytes(json_file, (json.dumps(metrics.to_dict(), indent=2) + "\n").encode())
+        found = {level: metrics.to_dict() for level, metrics in levels.items()}
+        content = found if len(found) > 1 else next(iter(found.values()))
+        write_bytes(json_file, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def check_device(device: str) -> None:
@@ -79,17 +92,6 @@ def check_device(device: str) -> None:
         raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu")
     if kind not in ("cpu", "cuda"):
         raise ConfigError(f"models run on cpu or cuda, not on '{device}'")
-
-
-def in_precision(model: "Tace", dtype: "Precision") -> "Tace":
-    """Return a model with the same weights that computes in another precision."""
-    from dataclasses import replace
-
-    from tace_al.model.tace import Tace
-
-    copy = Tace(replace(model.config, dtype=dtype))
-    copy.load_state_dict(model.state_dict())
-    return copy
 
 
 def metrics_table(metrics: "Metrics", *, title: str) -> "Table":
@@ -113,7 +115,8 @@ def metrics_table(metrics: "Metrics", *, title: str) -> "Table":
             metrics.stress_mae_mev_per_angstrom3,
         ),
     )
-    for name, rmse, mae in rows:
+    others = tuple((name.replace("_", " "), *errors) for name, errors in metrics.others.items())
+    for name, rmse, mae in rows + others:
         if rmse == rmse:  # not NaN
-            table.add_row(name, f"{rmse:.2f}", f"{mae:.2f}")
+            table.add_row(name, f"{rmse:.4g}", f"{mae:.4g}")
     return table

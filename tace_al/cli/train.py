@@ -4,10 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from tace_al.cli.model_options import (
+    ModelOptions,
+    OtherKeys,
+    Tensors,
+    Weights,
+    loss_weights,
+    network_options,
+    pairs,
+)
 from tace_al.cli.options import (
     BatchSize,
     Data,
@@ -19,13 +26,26 @@ from tace_al.cli.options import (
     Threads,
     TimeLimit,
 )
+from tace_al.cli.train_options import (
+    Also,
+    Cutoff,
+    Epochs,
+    Freeze,
+    LearningRate,
+    Level,
+    Out,
+    Preset,
+    Seed,
+    Start,
+    Validation,
+    ValidFraction,
+)
 from tace_al.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from tace_al.data.extxyz import LabelKeys
-    from tace_al.model.config import Dtype as Precision
     from tace_al.model.config import TaceConfig
     from tace_al.model.tace import Tace
     from tace_al.model.trainer import TrainingOptions, TrainingResult
@@ -36,37 +56,35 @@ LINE_SECONDS = 10.0
 
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the model goes.")],
-    validation: Annotated[
-        Path | None,
-        typer.Option("--valid", metavar="FILE", help="Held-out structures; default: a share."),
-    ] = None,
-    valid_fraction: Annotated[
-        float,
-        typer.Option("--valid-fraction", min=0.0, max=0.9, help="Share of DATA to hold out."),
-    ] = 0.1,
+    out: Out,
+    validation: Validation = None,
+    valid_fraction: ValidFraction = 0.1,
     energy_key: EnergyKey = "REF_energy",
     forces_key: ForcesKey = "REF_forces",
     stress_key: StressKey = "REF_stress",
-    preset: Annotated[
-        str, typer.Option("--preset", help="Size of the network: tiny, small, medium, large.")
-    ] = "small",
-    cutoff: Annotated[float, typer.Option("--cutoff", min=0.5, help="Å.")] = 5.0,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes, at most.")] = 200,
+    other_keys: OtherKeys = None,
+    head: Level = None,
+    also: Also = None,
+    freeze: Freeze = None,
+    preset: Preset = "small",
+    cutoff: Cutoff = 5.0,
+    options: ModelOptions = None,
+    tensors: Tensors = None,
+    weights: Weights = None,
+    epochs: Epochs = 200,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 0.03,
-    start: Annotated[
-        Path | None, typer.Option("--start", metavar="MODEL", help="Warm start: go on from this.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Weights, order and held-out share.")] = 0,
+    learning_rate: LearningRate = 0.03,
+    start: Start = None,
+    seed: Seed = 0,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Train a TACE model on energies, forces and stress, with a progress bar.
+    """Train a TACE model on energies, forces, stress and any other labelled output.
 
     A key left at its default gives way to the file's calculator results where it has none.
+    Several levels of theory share one trunk: name them by head= in the file, --head and --also.
 
     Example: [bold]tace-al train data.xyz.xz --preset small --time-limit 10m --out m.tace[/bold]
     """
@@ -75,19 +93,26 @@ def train(
     from tace_al.model.trainer import TrainingOptions
 
     check_target(out, device=device, threads=threads)
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
-    frames, held_out = read_sets(data, validation, keys, fraction=valid_fraction, seed=seed)
+    others = pairs(other_keys, "--key")
+    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=others)
     warm = None if start is None else checkpoint.load(start, device=device)
-    config = network_config(frames + held_out, preset=preset, cutoff=cutoff, dtype=dtype, warm=warm)
-    options = TrainingOptions(
+    head = head or ("default" if warm is None else warm.config.heads[0])
+    files = {head: data} | {level: Path(file) for level, file in pairs(also, "--also").items()}
+    frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
+    given = {"dtype": dtype} | ({"cutoff": cutoff} if warm is None else {})
+    shape = given | network_options(options, tensors)
+    config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
+    training = TrainingOptions(
         epochs=epochs,
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        weights=loss_weights(weights),
+        frozen=tuple(freeze or ()),
         seed=seed,
         device=device,
     )
-    result = train_with_progress(frames, held_out, config=config, options=options, start=warm)
+    result = train_with_progress(frames, held_out, config=config, options=training, start=warm)
     result.model.metadata |= provenance(frames, data, seed=seed, preset=preset, start=start)
     checkpoint.save(result.model, out)
     show_result(result, held_out, out)
@@ -109,16 +134,31 @@ def check_target(out: Path, *, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def read_sets(
-    data: Path, validation: Path | None, keys: "LabelKeys", *, fraction: float, seed: int
+def read_levels(
+    files: dict[str, Path],
+    validation: Path | None,
+    keys: "LabelKeys",
+    *,
+    fraction: float,
+    seed: int,
 ) -> "tuple[list[Atoms], list[Atoms]]":
-    """Return training and held-out frames: the file's own, or a share of the data."""
+    """Return training and held-out frames of every level of theory, each marked with its level.
+
+    `validation` holds out frames of the first level; of the others a share is held out.
+    """
     from tace_al.data.extxyz import read_labelled
 
-    frames = read_labelled(data, keys)
-    if validation is not None:
-        return frames, read_labelled(validation, keys)
-    return split(frames, fraction, seed=seed)
+    training: list[Atoms] = []
+    held_out: list[Atoms] = []
+    for index, (level, file) in enumerate(files.items()):
+        frames = with_level(read_labelled(file, keys), level)
+        if validation is not None and index == 0:
+            kept, left_out = frames, with_level(read_labelled(validation, keys), level)
+        else:
+            kept, left_out = split(frames, fraction, seed=seed)
+        training += kept
+        held_out += left_out
+    return training, held_out
 
 
 def show_result(result: "TrainingResult", held_out: "Sequence[Atoms]", out: Path) -> None:
@@ -134,8 +174,8 @@ def show_result(result: "TrainingResult", held_out: "Sequence[Atoms]", out: Path
         highlight=False,
     )
     if held_out:
-        metrics = evaluation.evaluate(result.model, held_out)
-        console.print(metrics_table(metrics, title="Held-out structures"))
+        for level, metrics in evaluation.evaluate_by_head(result.model, held_out).items():
+            console.print(metrics_table(metrics, title=f"Held-out structures, {level}"))
 
 
 def split(
@@ -155,26 +195,39 @@ def split(
     )
 
 
+def with_level(frames: "Sequence[Atoms]", level: str) -> "list[Atoms]":
+    """Return the frames, those that name no level of theory marked with this one."""
+    from tace_al.model.labelled_batch import HEAD
+
+    for atoms in frames:
+        atoms.info.setdefault(HEAD, level)
+    return list(frames)
+
+
 def network_config(
-    frames: "Sequence[Atoms]",
-    *,
-    preset: str,
-    cutoff: float,
-    dtype: "Precision",
-    warm: "Tace | None",
+    frames: "Sequence[Atoms]", *, preset: str, shape: dict[str, Any], warm: "Tace | None"
 ) -> "TaceConfig":
-    """Return the network's shape for the elements of the data, or that of the warm start."""
+    """Return the network's shape for the data, or that of the warm start with the data's heads."""
     from tace_al.model.config import preset_config
+    from tace_al.model.labelled_batch import HEAD
 
     elements = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
+    heads = tuple(dict.fromkeys(str(atoms.info[HEAD]) for atoms in frames))
     if warm is None:
-        return preset_config(preset, elements=sorted(elements), cutoff=cutoff, dtype=dtype)
+        return preset_config(preset, elements=sorted(elements), heads=heads, **shape)
     unknown = sorted(elements - set(warm.config.elements))
     if unknown:
         raise ConfigError(
             f"the model to start from does not know {', '.join(unknown)}; leave --start out"
         )
-    return replace(warm.config, dtype=dtype)
+    fixed = sorted(set(shape) - {"dtype"})
+    if fixed:
+        raise ConfigError(
+            f"{', '.join(fixed)} cannot be set with --start, whose model has its shape; leave out "
+            "one of them"
+        )
+    heads = (*warm.config.heads, *(name for name in heads if name not in warm.config.heads))
+    return replace(warm.config, heads=heads, dtype=shape["dtype"])
 
 
 def train_with_progress(

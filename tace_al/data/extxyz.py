@@ -8,11 +8,11 @@ After `read_labelled` every frame carries its labels in one place, whatever the 
 
 and any other label of an output under "REF_<output>" (`REF_dipole`, `REF_born_charges`, ...); it
 lacks what was not computed. `LabelKeys.others` renames; names that data sets in use give to the
-same quantity (`ALIASES`) are understood. Keys named `energy`, `forces` and `stress` do not stay where the
-file has them: ASE moves them into a `SinglePointCalculator`, so a name is looked up there as well.
-When a file has none of a `REF_*` key its calculator results are taken instead. That is decided once
-a file, never frame by frame: two levels of theory in one file must not mix. A key the caller names
-is never replaced.
+same quantity (`ALIASES`) are understood. Keys named `energy`, `forces` and `stress` do not stay
+where the file has them: ASE moves them into a `SinglePointCalculator`, so a name is looked up there
+as well. When a file has none of a `REF_*` key its calculator results are taken instead. That is
+decided once a file, never frame by frame: two levels of theory in one file must not mix. A key the
+caller names is never replaced.
 
 Extended XYZ: https://github.com/libAtoms/extxyz; six-component stress is in ASE's Voigt order
 xx, yy, zz, yz, xz, xy.

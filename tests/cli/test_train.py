@@ -30,7 +30,7 @@ def waters(count: int, *, seed: int, keys: tuple[str, str] = ("REF_energy", "REF
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "waters.xyz"
-    write(path, waters(40, seed=0), format="extxyz")
+    write(path, waters(80, seed=0), format="extxyz")
     return path
 
 

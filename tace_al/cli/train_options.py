@@ -1,0 +1,40 @@
+"""Options of `tace-al train` alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the model goes.")]
+Validation = Annotated[
+    Path | None,
+    typer.Option("--valid", metavar="FILE", help="Held-out structures; default: a share."),
+]
+ValidFraction = Annotated[
+    float, typer.Option("--valid-fraction", min=0.0, max=0.9, help="Share of DATA to hold out.")
+]
+Level = Annotated[
+    str | None,
+    typer.Option("--head", help="Level of theory of DATA, where a frame does not say head=."),
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="HEAD=FILE", help="More data, of another level. Repeatable."),
+]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze", metavar="NAME", help="Leave the trunk, or a head, as it is. Repeatable."
+    ),
+]
+Preset = Annotated[
+    str, typer.Option("--preset", help="Size of the network: tiny, small, medium, large.")
+]
+Cutoff = Annotated[float, typer.Option("--cutoff", min=0.5, help="Å.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes, at most.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", min=0.0, help="Peak of Adam's.")]
+Start = Annotated[
+    Path | None,
+    typer.Option("--start", metavar="MODEL", help="Warm start: go on from this."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Weights, order and held-out share.")]
