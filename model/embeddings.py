@@ -136,7 +136,7 @@ class InvariantEmbeddings(nn.Module):
     def forward(
         self,
         scalars: Float[Tensor, "atoms channels"],
-        conditions: Mapping[str, Float[Tensor, " atoms"]],
+        conditions: Mapping[str, Float[Tensor, "atoms ..."]],
         *,
         heads: Sequence[str] = (),
         head_index: Int[Tensor, " atoms"] | None = None,
