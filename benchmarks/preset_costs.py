@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy.spatial.transform import Rotation
 
-from benchmarks.reference_barriers import processor
+from benchmarks.machine import processor
 from tace_al.core.atomic_write import write_bytes
 from tace_al.data.graph import graph_from_atoms
 from tace_al.model.tace import Tace

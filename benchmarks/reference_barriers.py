@@ -24,6 +24,7 @@ from ase.optimize import FIRE
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.machine import processor
 from tace_al.core.atomic_write import write_bytes
 from tace_al.data.frames import fixed_mask
 from tace_al.engines.labelling.catalogue import labeller_from_name
@@ -175,16 +176,6 @@ def markdown(rows: list[Row], setting: dict[str, object]) -> str:
 def converged_bands(row: Row) -> tuple[bool, bool]:
     """Return whether ASE's and tace-al's bands converged."""
     return row.ase_converged, row.band_converged
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
 
 
 if __name__ == "__main__":
