@@ -1,6 +1,6 @@
 """The networks that the contract is checked on, what they are asked, and how answers transform.
 
-Sixteen small networks cover every product, option, embedding, output and charge model; each runs
+Twenty small networks cover every product, option, embedding, output and charge model; each runs
 through each contract that applies to it. Every weight is moved from where training would start
 (embedding tables and last layers begin at zero), so that no check passes because nothing acts.
 """
@@ -64,6 +64,15 @@ POTENTIALS: dict[str, dict] = {
         "species_radial": True,
         "first_layer_residual": False,
     },
+    "coupled": {
+        "product_weights": "coupled",
+        "residual": "message",
+        "cutoff_power": 6,
+        "embeddings": ("spin_multiplicity", "electronic_temperature"),
+        "embedding_activation": "silu",
+        "embedding_width": 8,
+        "readout_width": 8,
+    },
     "mixed products": {
         "products": ("moment", "spatial", "spectral"),
         "num_layers": 3,
@@ -116,6 +125,14 @@ POTENTIALS: dict[str, dict] = {
         "ewald_width": 0.4,
         "products": ("spatial",),
         "embeddings": ("electric_field",),
+    },
+    "charges and dipole": {
+        "charges": "uniform",
+        "embeddings": ("total_charge",),
+        "outputs": (
+            TensorOutput(name="dipole", rank=1),
+            TensorOutput(name="polarizability", rank=2, symmetry="ij=ji"),
+        ),
     },
     "charges alone": {"charges": "equilibrated", "num_layers": 1, "distance_transform": "agnesi"},
     "everything": {
