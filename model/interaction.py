@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.model import cartesian
+from tace_al.model.open_radial import OpenRadialNetwork
 from tace_al.model.radial import RadialNetwork
 
 DENSITY_WIDTH = 16
@@ -88,6 +89,8 @@ class InteractionOptions:
         Messages are divided by a learned density instead of <n> alone.
     bias
         Neighbours send a constant besides, in degree 0.
+    open_radial
+        The radial basis is an `OpenBasis`: the envelope multiplies the radial weights.
     """
 
     channels_out: int = 0
@@ -95,6 +98,7 @@ class InteractionOptions:
     species_radial: bool = False
     density_normalisation: bool = False
     bias: bool = False
+    open_radial: bool = False
 
 
 PLAIN = InteractionOptions()
@@ -161,7 +165,8 @@ class SpectralInteraction(nn.Module):
         self.inverse_neighbours: Tensor  # may differ in it
         self.register_buffer("couplings", message_couplings(paths, l_edge), persistent=False)
         self.couplings: Tensor
-        self.radial = RadialNetwork(
+        network = OpenRadialNetwork if options.open_radial else RadialNetwork
+        self.radial = network(
             num_radial, radial_hidden, self.num_paths * width, num_species=num_species
         )
         self.up = nn.Parameter(torch.randn(l_feature + 1, channels, width))

@@ -21,7 +21,9 @@ from tace_al.model.interaction import InteractionOptions, SpectralInteraction
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.magnetism import MagneticEmbedding
 from tace_al.model.moment import MomentInteraction, MomentProduct
+from tace_al.model.open_radial import OpenBasis
 from tace_al.model.product import SpectralProduct
+from tace_al.model.radial import RadialBasis, radial_basis
 from tace_al.model.spatial_product import SpatialProduct
 
 _INTERACTIONS: dict[str, type[SpectralInteraction] | type[MomentInteraction]] = {
@@ -41,6 +43,12 @@ def widths(config: TaceConfig, layer: int) -> tuple[int, int]:
     return channels[max(layer - 1, 0)], channels[layer]
 
 
+def make_basis(config: TaceConfig) -> RadialBasis | OpenBasis:
+    """Return the radial functions, called as `basis(r, envelope)`."""
+    basis = radial_basis(config.radial_basis, config.num_bessel, config.cutoff)
+    return basis if config.radial_envelope == "basis" else OpenBasis(basis)
+
+
 def make_interaction(config: TaceConfig, layer: int) -> SpectralInteraction | MomentInteraction:
     """Return the interaction of a layer."""
     channels_in, channels_out = widths(config, layer)
@@ -57,6 +65,7 @@ def make_interaction(config: TaceConfig, layer: int) -> SpectralInteraction | Mo
             species_radial=config.species_radial,
             density_normalisation=config.density_normalisation,
             bias=config.bias,
+            open_radial=config.radial_envelope == "weights",
         ),
     )
 

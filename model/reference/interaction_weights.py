@@ -83,25 +83,77 @@ def coupling_factor(path: Path, *, scaled: bool) -> float:
 
 def radial_state(stored: StoredWeights, network: ReferenceNetwork, index: int) -> dict[str, Tensor]:
     """Return the radial network of one interaction, its outputs in the order of our paths."""
-    config, layer = network.config, network.layers[index]
-    paths, channels = our_paths(network, index), config.layer_channels[index]
-    name = f"descriptor.interactions.{index}.radial_net.mlp."
-    weights = [stored.take(f"{name}{2 * k}.weight") for k in range(len(config.radial_hidden) + 1)]
+    config = network.config
+    name, ours = f"descriptor.interactions.{index}.radial_net.mlp.", f"interactions.{index}.radial."
+    widths = [config.num_bessel, *config.radial_hidden]
+    step = 3 if config.species_radial else 2  # linear, (layer norm,) SiLU
+    places = [step * k for k in range(len(widths))]
+    weights = [stored.take(f"{name}{place}.weight") for place in places]
     applied = [weights[0] / math.sqrt(len(weights[0]))]
     applied += [weight * math.sqrt(2.0 / len(weight)) for weight in weights[1:]]
+    state = {}
+    if config.species_radial:
+        tables = species_tables(stored, network, index, applied[0][config.num_bessel :])
+        state[f"{ours}species"] = tables
+        applied[0] = applied[0][: config.num_bessel]
     *hidden, last = applied
-    widths = [config.num_bessel, *config.radial_hidden]
     maps = [padded(weight, *shape) for weight, shape in zip(hidden, pairwise(widths), strict=True)]
-    outputs = torch.zeros(widths[-1], len(paths), channels).double()
-    blocks = last.reshape(len(last), len(layer.paths), -1)
-    for number, path in enumerate(layer.paths):
-        outputs[: len(last), paths.index(path), : blocks.shape[2]] = blocks[:, number]
-    maps.append(outputs.flatten(1))
+    maps.append(by_our_paths(padded(last, widths[-1], last.shape[1]), network, index))
     gains = [BASIS_GAIN] + [SILU_GAIN] * len(hidden)
-    return {
-        f"interactions.{index}.radial.weights.{k}": storable(weight, len(weight)) / gain
-        for k, (weight, gain) in enumerate(zip(maps, gains, strict=True))
-    }
+    for k, (weight, gain) in enumerate(zip(maps, gains, strict=True)):
+        state[f"{ours}weights.{k}"] = storable(weight, len(weight)) / gain
+    if config.radial_envelope == "weights":
+        state |= open_radial_state(stored, network, index, places)
+    return state
+
+
+def open_radial_state(
+    stored: StoredWeights, network: ReferenceNetwork, index: int, places: list[int]
+) -> dict[str, Tensor]:
+    """Return biases and layer norms of a radial network under an outer envelope."""
+    name, ours = f"descriptor.interactions.{index}.radial_net.mlp.", f"interactions.{index}.radial."
+    channels, paths = network.config.layer_channels[index], our_paths(network, index)
+    widths = [*network.config.radial_hidden, len(paths) * channels]
+    state = {f"{ours}biases.{k}": torch.zeros(width).double() for k, width in enumerate(widths)}
+    for k, place in enumerate(places):
+        if f"{name}{place}.bias" in stored:
+            bias = stored.take(f"{name}{place}.bias")
+            last = k == len(widths) - 1
+            state[f"{ours}biases.{k}"] = (
+                by_our_paths(bias.unsqueeze(0), network, index)[0] if last else bias
+            )
+        if f"{name}{place + 1}.weight" in stored:
+            for part in ("weight", "bias"):
+                state[f"{ours}norms.{k}.{part}"] = stored.take(f"{name}{place + 1}.{part}")
+    return state
+
+
+def by_our_paths(outputs: Tensor, network: ReferenceNetwork, index: int) -> Tensor:
+    """Return (rows, paths * channels) of the reference in our order of paths, zero elsewhere."""
+    layer, paths = network.layers[index], our_paths(network, index)
+    result = torch.zeros(len(outputs), len(paths), network.config.layer_channels[index]).double()
+    blocks = outputs.reshape(len(outputs), len(layer.paths), -1)
+    for number, path in enumerate(layer.paths):
+        result[:, paths.index(path), : blocks.shape[2]] = blocks[:, number]
+    return result.flatten(1)
+
+
+def species_tables(
+    stored: StoredWeights, network: ReferenceNetwork, index: int, maps: Tensor
+) -> Tensor:
+    """Return what receivers and senders add in the first radial layer, (2, species, width).
+
+    `maps` are the rows of the first linear that read their embeddings: senders', then receivers'.
+    """
+    num_species = len(network.config.elements)
+    tables = torch.zeros(2, num_species, maps.shape[1]).double()
+    for table, name in ((1, "source_embedding"), (0, "target_embedding")):
+        name = f"descriptor.interactions.{index}.{name}.mlp.0.weight"
+        if name in stored:
+            embedding = stored.take(name) / math.sqrt(num_species)
+            tables[table] = embedding @ maps[: embedding.shape[1]]
+            maps = maps[embedding.shape[1] :]
+    return tables
 
 
 def residual_state(

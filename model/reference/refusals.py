@@ -71,6 +71,7 @@ def _network(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
     radial, inter, prod = config["radial_basis"], config["inter"], config["prod"]
     hidden = config["radial_mlp"].get("hidden", [64, 64, 64])
     depths = {len(widths) for widths in hidden} if isinstance(hidden[0], Sequence) else {0}
+    inside = bool(radial.get("apply_cutoff", True))
     correlation = prod.get("correlation", 3)
     orders = [correlation] if isinstance(correlation, int) else correlation
     return [
@@ -80,17 +81,25 @@ def _network(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
         ),
         ("a distance transform", radial.get("distance_transform") is not None),
         ("a trained radial basis", bool(radial.get("trainable", False))),
-        ("a cutoff outside the radial basis", not radial.get("apply_cutoff", True)),
         ("radial networks of different depths", len(depths) > 1),
-        ("biases in the radial network", bool(config["radial_mlp"].get("bias", False))),
+        (
+            "biases in the radial network under apply_cutoff: it does not vanish at the cutoff",
+            inside and bool(config["radial_mlp"].get("bias", False)),
+        ),
         (
             f"the activation {config['radial_mlp'].get('act')}",
             config["radial_mlp"].get("act", "silu") != "silu",
         ),
         ("reducible harmonics", not config["angular_basis"].get("traceless", True)),
         (
-            "radial weights from species (conv_weights)",
-            list(inter.get("conv_weights", ["edge_ij"])) != ["edge_ij"],
+            "radial weights from species under apply_cutoff: they do not vanish at the cutoff",
+            inside and reads_species(config),
+        ),
+        (
+            "radial weights from species with other widths in each layer",
+            reads_species(config)
+            and isinstance(hidden[0], Sequence)
+            and hidden != hidden[:1] * len(hidden),
         ),
         (
             f"the normaliser {inter.get('normalizer')}",
@@ -142,6 +151,11 @@ def _inputs(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
         gated = settings.get("gate") not in (None, "None", "null")
         reasons.append((f"a gate on the embedding {name}", gated and not axial))
     return reasons
+
+
+def reads_species(config: Mapping[str, Any]) -> bool:
+    """Tell whether radial weights read the species of their atoms."""
+    return list(config["inter"].get("conv_weights") or ["edge_ij"]) != ["edge_ij"]
 
 
 def _enabled(terms: Mapping[str, Any], name: str) -> bool:

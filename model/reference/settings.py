@@ -18,6 +18,7 @@ from tace_al.model.reference.product_paths import ReferenceProduct, allowed
 from tace_al.model.reference.refusals import (
     INVARIANT_NAMES,
     enabled_embeddings,
+    reads_species,
     refuse_unsupported,
 )
 
@@ -221,6 +222,8 @@ def our_config(
         radial_hidden=radial_widths(state, len(layers)),
         cutoff_power=int(state["descriptor.radial_embedding.cutoff_fn.p"]),
         product_weights="coupled" if coupled_degrees(config, 0) else "channel",
+        radial_envelope="basis" if config["radial_basis"].get("apply_cutoff", True) else "weights",
+        species_radial=reads_species(config),
         residual="message",
         bias=bool(config.get("bias", False)),
         average_neighbours=float(state["descriptor.interactions.0.avg_num_neighbors"]),
@@ -243,7 +246,8 @@ def radial_widths(state: Mapping[str, Tensor], num_layers: int) -> tuple[int, ..
     for layer in range(num_layers):
         prefix = f"descriptor.interactions.{layer}.radial_net.mlp."
         weights = [tensor for name, tensor in state.items() if name.startswith(prefix)]
-        widths.append([weight.shape[1] for weight in weights[:-1]])
+        linear = [weight for weight in weights if weight.dim() == 2]  # no biases, no layer norms
+        widths.append([weight.shape[1] for weight in linear[:-1]])
     return tuple(max(column) for column in zip(*widths, strict=True))
 
 

@@ -132,6 +132,20 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "last_readout_only": {"readout_emlp": {"use_all_layer": False}},
     "unscaled": {"scale_shift": {"scale_type": None, "shift_type": None}},
+    "outer_cutoff": {"radial_basis": {"apply_cutoff": False}},
+    "outer_cutoff_biases": {
+        "radial_basis": {"apply_cutoff": False},
+        "radial_mlp": {"bias": True, "hidden": [[8, 16], [16, 16]]},
+    },
+    "radial_species": {
+        "radial_basis": {"apply_cutoff": False},
+        "inter": {"conv_weights": ["edge_ij", "node_j", "node_i"]},
+    },
+    "radial_senders": {
+        "radial_basis": {"apply_cutoff": False},
+        "radial_mlp": {"bias": True},
+        "inter": {"conv_weights": ["edge_ij", "node_j"]},
+    },
     "levels": {"num_levels": 2, "use_multi_head": True},
     "levels_embedded": {"num_levels": 2, "use_multi_head": True, **invariant(level=LEVELS)},
     "levels_only_embedded": invariant(level=LEVELS, total_charge=ON),
@@ -211,6 +225,8 @@ def make_model(name: str, seed: int) -> tuple[WrapModelV1, dict[str, Any]]:
             if "element_weights" in key or "channel_weights" in key:  # one at the start
                 weight.uniform_(0.5, 1.5)
             if key.endswith(".bias"):  # zero at the start
+                weight.normal_()
+            if "_embedding.mlp" in key:  # within 0.001 at the start
                 weight.normal_()
     content = {
         "state_dict": model.state_dict(),

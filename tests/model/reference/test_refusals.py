@@ -47,6 +47,8 @@ def test_plain_settings_pass() -> None:
         ({"short_range": {"zbl": {"enable": True}}}, "ZBL"),
         ({"long_range": {"les": {"enable": True}}}, "latent Ewald"),
         ({"radial_mlp": {"bias": True}}, "biases in the radial network"),
+        ({"inter": {"conv_weights": ["edge_ij", "node_j"]}}, "do not vanish at the cutoff"),
+        ({"inter": {"normalizer": "density_v1"}}, "density_v1"),
         ({"radial_basis": {"radial_basis": "chebychev"}}, "chebychev"),
         ({"radial_basis": {"distance_transform": "Agnesi"}}, "distance transform"),
         ({"radial_basis": {"trainable": True}}, "trained radial basis"),
