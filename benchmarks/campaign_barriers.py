@@ -73,8 +73,8 @@ def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
         "",
         ", ".join(f"{key} {value}" for key, value in setting.items()),
         "",
-        "| campaign | channel | seed | barrier, eV | reference | at saddle | labels | min |",
-        "|---|---|---|---|---|---|---|---|",
+        "| campaign | channel | seed | barrier, eV | reference | at saddle | labels | min | end |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         reference = "–" if row["reference_ev"] is None else f"{row['reference_ev']:.3f}"
@@ -83,7 +83,7 @@ def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
             f"| {row['campaign']} | {row['channel']} | {row['seed']} | {row['barrier_ev']:.3f} ± "
             f"{row['error_bar_ev']:.3f} | {reference} | "
             f"{'–' if saddle is None else f'{saddle:.3f}'} | {row['labels']} | "
-            f"{row['minutes']:.1f} |"
+            f"{row['minutes']:.1f} | {row['reason'].partition(':')[0]} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -109,6 +109,8 @@ def main() -> None:
                     campaign_of(name, seed), directory=Path(folder), uri=None, console=console
                 )
             rows += rows_of(result, seed)
+            # times mean little on cores that other programs use too
+            setting["load average"] = f"{os.getloadavg()[2]:.1f}"
             console.print(result.summary(), highlight=False)
             content = json.dumps({"setting": setting, "rows": rows}, indent=1)
             write_bytes(RESULTS / "campaign_barriers.json", content.encode())
