@@ -12,20 +12,7 @@ from torch import Tensor
 
 from tace_al.data.graph import AtomicGraph
 from tace_al.model.charges import born_charges, dipole_moments
-from tace_al.model.config import TaceConfig
 from tace_al.model.derivatives import edge_forces
-
-CHARGED = frozenset({"charges", "dipole", "born_charges"})
-
-
-def charged_outputs(names: Set[str], config: TaceConfig) -> frozenset[str]:
-    """Return which of the names a model of this shape reads off its charges."""
-    if config.charges == "none":
-        return frozenset()
-    declared = {output.name for output in config.outputs}
-    if "electric_field" in config.embeddings or "dipole" in declared:
-        return frozenset(names & {"charges"})
-    return frozenset(names & CHARGED)
 
 
 def charge_dipole(

@@ -23,6 +23,10 @@ ALWAYS = (
 )
 
 
+CHARGED = frozenset({"charges", "dipole", "born_charges"})
+"""What charges give where no electric field does."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaceOutput:
     """What the network says about a batch; `output["dipole"]` is any output by its name.
@@ -161,3 +165,59 @@ def check_outputs(names: frozenset[str], config: TaceConfig) -> None:
         if name == "magnetic_forces":
             hint = f" They need a model that reads {describe_place('magnetic_moments')}."
         raise ModelError(f"this model has no output '{name}'; it has {', '.join(available)}.{hint}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputPlan:
+    """From where each of the outputs asked for comes.
+
+    Parameters
+    ----------
+    direct
+        Declared tensors, read from the features.
+    of_dipole
+        Derivatives of a declared dipole.
+    charged
+        Read off the charges.
+    derived
+        Derivatives of the energy.
+    moved
+        All that need derivatives by the variables of the energy.
+    """
+
+    direct: frozenset[str]
+    of_dipole: frozenset[str]
+    charged: frozenset[str]
+    derived: frozenset[str]
+    moved: frozenset[str]
+
+
+def output_plan(names: frozenset[str], config: TaceConfig) -> OutputPlan:
+    """Return from where each output comes: declared, else the field's, else the charges'.
+
+    To a declared dipole and its Born charges those of the charges are added.
+
+    Raises
+    ------
+    ModelError
+        See `check_outputs`.
+    """
+    check_outputs(names, config)
+    declared = {output.name for output in config.outputs}
+    left = names - declared
+    of_dipole = left & {"born_charges"} if "dipole" in declared else frozenset()
+    direct = (names & declared) | ({"dipole"} if of_dipole else set())
+    charged: frozenset[str] = frozenset()
+    if config.charges != "none":
+        by_field = "electric_field" in config.embeddings and "dipole" not in declared
+        charged = names & ({"charges"} if by_field else CHARGED)
+        charged |= {"dipole"} & direct
+    derived = left - of_dipole - charged
+    through_edges = {"forces"} if "born_charges" in charged | of_dipole else set()
+    return OutputPlan(
+        direct=direct,
+        of_dipole=of_dipole,
+        charged=charged,
+        derived=derived,
+        moved=derived | through_edges,
+    )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph
 from tace_al.model import derivatives
-from tace_al.model.charge_outputs import charge_dipole, charge_outputs, charged_outputs
+from tace_al.model.charge_outputs import charge_outputs
 from tace_al.model.charges import ChargeReadout
 from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.distance_transform import AgnesiTransform
@@ -37,7 +37,7 @@ from tace_al.model.layer import (
     make_residual,
 )
 from tace_al.model.linear import SpeciesLinear
-from tace_al.model.outputs import NetworkOutput, TaceOutput, check_outputs
+from tace_al.model.outputs import NetworkOutput, TaceOutput, output_plan
 from tace_al.model.radial import polynomial_cutoff, species_pairs
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
@@ -408,43 +408,30 @@ class Tace(nn.Module):
         ModelError
             An output, head, element or condition is not there.
         """
-        names = frozenset(outputs)
-        check_outputs(names, self.config)
-        if "hessian" in names and graph.num_systems > 1:
+        plan = output_plan(frozenset(outputs), self.config)
+        if "hessian" in plan.derived and graph.num_systems > 1:
             raise ModelError("a Hessian is that of one structure; evaluate them one by one")
-        direct = names & set(self.tensor_readouts)
-        charged = charged_outputs(names - direct, self.config)
-        derived = names - direct - charged
-        of_dipole = "born_charges" in derived and "dipole" in self.tensor_readouts
-        moved = derived | ({"forces"} if "born_charges" in charged or of_dipole else set())
-        with torch.set_grad_enabled(create_graph or bool(moved)):
+        with torch.set_grad_enabled(create_graph or bool(plan.moved)):
             variables = derivatives.variables_of(
-                graph, moved, self.embedding.dtype, absolute=self.config.reads_positions
+                graph, plan.moved, self.embedding.dtype, absolute=self.config.reads_positions
             )
             inputs = self.inputs(graph, head=head, variables=variables)
-            read = direct | ({"dipole"} if of_dipole else set())
-            network = self(variables.vectors, inputs, tuple(sorted(read)))
+            network = self(variables.vectors, inputs, tuple(sorted(plan.direct)))
             node_energy = inputs.unsorted(network.node_energy)
             energy = inputs.total(network.node_energy)
-            tensors = self._direct(network, inputs, graph, read)
-            if of_dipole:
+            tensors = self._direct(network, inputs, graph, plan.direct)
+            if plan.of_dipole:
                 tensors["born_charges"] = derivatives.born_charges_of(
-                    inputs.total(network.tensors["dipole"]),
-                    variables,
-                    graph,
-                    create_graph=create_graph,
+                    tensors["dipole"], variables, graph, create_graph=create_graph
                 )
-            of_charges = charged | ({"born_charges"} if of_dipole and self.charges else set())
-            if of_charges:
+            if plan.charged:  # added to what is read directly
                 charges = inputs.unsorted(network.tensors["charges"])
                 found = charge_outputs(
-                    charges, variables.vectors, graph, of_charges, create_graph=create_graph
+                    charges, variables.vectors, graph, plan.charged, create_graph=create_graph
                 )
-                if of_dipole and self.charges:
-                    found["born_charges"] = found["born_charges"] + tensors["born_charges"]
-                tensors |= found
+                tensors |= {name: tensors.get(name, 0.0) + part for name, part in found.items()}
             tensors |= derivatives.derived_outputs(
-                energy, variables, graph, derived - set(tensors), create_graph=create_graph
+                energy, variables, graph, plan.derived, create_graph=create_graph
             )
         output = TaceOutput(
             energy=energy,
@@ -463,7 +450,7 @@ class Tace(nn.Module):
     ) -> dict[str, Tensor]:
         """Return declared tensors, summed over each structure where they belong to structures.
 
-        A declared dipole gains that of the charges, a declared stress is divided by the volume.
+        A declared stress is divided by the volume.
         """
         kinds = {output.name: output.per for output in self.config.outputs}
         tensors = {
@@ -474,7 +461,4 @@ class Tace(nn.Module):
         }
         if "stress" in tensors:
             tensors["stress"] = derivatives.stress_of(tensors["stress"], graph)
-        if "dipole" in tensors and "charges" in network.tensors:
-            charges = inputs.unsorted(network.tensors["charges"])
-            tensors["dipole"] = tensors["dipole"] + charge_dipole(charges, graph)
         return tensors

@@ -56,13 +56,18 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def network_options(texts: Sequence[str] | None, tensors: Sequence[str] | None) -> dict[str, Any]:
-    """Return options of `TaceConfig` from KEY=VALUE texts and declared tensors."""
+def network_options(
+    texts: Sequence[str] | None, tensors: Sequence[str] | None, **given: Any
+) -> dict[str, Any]:
+    """Return options of `TaceConfig` from KEY=VALUE texts, declared tensors, and given ones.
+
+    Given ones that are None are left out; texts come before them.
+    """
     from tace_al.model.config import TaceConfig
 
     kinds = typing.get_type_hints(TaceConfig)
     known = {field.name for field in fields(TaceConfig)} - {"elements", "heads", "outputs"}
-    options: dict[str, Any] = {}
+    options = {name: value for name, value in given.items() if value is not None}
     for name, text in pairs(texts, "--set").items():
         if name not in known:
             raise ConfigError(f"unknown model option '{name}'.{nearest_names(name, known)}")

@@ -84,8 +84,7 @@ def train(
     """Train a TACE model on energies, forces, stress and any other labelled output.
 
     A key left at its default gives way to the file's calculator results where it has none.
-    Several levels of theory share one trunk: name them by head= in the file, --head and --also.
-
+    Levels of theory share one trunk; name them by head= in the file, by --head and by --also.
     Example: [bold]tace-al train data.xyz.xz --preset small --time-limit 10m --out m.tace[/bold]
     """
     from tace_al.data.extxyz import LabelKeys
@@ -93,14 +92,13 @@ def train(
     from tace_al.model.trainer import TrainingOptions
 
     check_target(out, device=device, threads=threads)
-    others = pairs(other_keys, "--key")
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=others)
+    names = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    keys = LabelKeys(**names, others=pairs(other_keys, "--key"))
     warm = None if start is None else checkpoint.load(start, device=device)
-    head = head or ("default" if warm is None else warm.config.heads[0])
-    files = {head: data} | {level: Path(file) for level, file in pairs(also, "--also").items()}
+    level = head or ("default" if warm is None else warm.config.heads[0])
+    files = {level: data} | {name: Path(file) for name, file in pairs(also, "--also").items()}
     frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
-    given = {"dtype": dtype} | ({"cutoff": cutoff} if warm is None else {})
-    shape = given | network_options(options, tensors)
+    shape = network_options(options, tensors, dtype=dtype, cutoff=None if warm else cutoff)
     config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
     training = TrainingOptions(
         epochs=epochs,
@@ -112,7 +110,7 @@ def train(
         seed=seed,
         device=device,
     )
-    result = train_with_progress(frames, held_out, config=config, options=training, start=warm)
+    result = train_with_progress(frames, held_out, config, options=training, start=warm)
     result.model.metadata |= provenance(frames, data, seed=seed, preset=preset, start=start)
     checkpoint.save(result.model, out)
     show_result(result, held_out, out)
@@ -233,8 +231,8 @@ def network_config(
 def train_with_progress(
     frames: "Sequence[Atoms]",
     held_out: "Sequence[Atoms]",
-    *,
     config: "TaceConfig",
+    *,
     options: "TrainingOptions",
     start: "Tace | None",
 ) -> "TrainingResult":
