@@ -15,7 +15,7 @@ its structure, because only its sum is independent of the origin.
 """
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -101,18 +101,24 @@ def variables_of(
     )
 
 
-def gradient(
-    total: Tensor, variable: Tensor | None, *, create_graph: bool, retain: bool = True
-) -> Tensor | None:
-    """Return the derivative of a scalar, zero where it does not depend on the variable."""
-    if variable is None or not variable.requires_grad:
-        return None
-    if not total.requires_grad:
-        return torch.zeros_like(variable)
-    (derivative,) = torch.autograd.grad(
-        total, variable, create_graph=create_graph, retain_graph=retain, allow_unused=True
+def gradients(
+    total: Tensor, variables: Sequence[Tensor | None], *, create_graph: bool
+) -> list[Tensor | None]:
+    """Return the derivatives of a scalar by several variables, in one pass through its graph.
+
+    Zero where it does not depend on a variable, None for what is not to be differentiated by.
+    """
+    wanted = [v for v in variables if v is not None and v.requires_grad]
+    if not wanted or not total.requires_grad:
+        return [
+            None if v is None or not v.requires_grad else torch.zeros_like(v) for v in variables
+        ]
+    found = iter(
+        torch.autograd.grad(
+            total, wanted, create_graph=create_graph, retain_graph=True, materialize_grads=True
+        )
     )
-    return torch.zeros_like(variable) if derivative is None else derivative
+    return [None if v is None or not v.requires_grad else next(found) for v in variables]
 
 
 def edge_forces(gradient: Float[Tensor, "edges 3"], graph: AtomicGraph) -> Float[Tensor, "atoms 3"]:
@@ -172,12 +178,39 @@ def edge_atomic_virials(
     return virials.index_add(0, graph.sender, outer).index_add(0, graph.receiver, outer)
 
 
-def polarizability_of(
-    dipole: Float[Tensor, "systems 3"], field: Float[Tensor, "systems 3"], *, create_graph: bool
-) -> Float[Tensor, "systems 3 3"]:
-    """Return d(dipole)/d(field), symmetric, in e A^2/V."""
-    rows = [gradient(dipole[:, axis].sum(), field, create_graph=create_graph) for axis in range(3)]
-    return torch.stack([row for row in rows if row is not None], dim=1)
+def field_response(
+    dipole: Float[Tensor, "systems 3"],
+    variables: Variables,
+    graph: AtomicGraph,
+    names: Set[str],
+    *,
+    create_graph: bool,
+) -> dict[str, Tensor]:
+    """Return the named derivatives of dipoles, by field and positions at once.
+
+    Polarisabilities are (systems, 3, 3) in e A^2/V, Born charges Z*[i, a, b] = d(dipole_a)/dr_ib
+    are (atoms, 3, 3) in e.
+    """
+    moved = "born_charges" in names
+    field = variables.conditions["electric_field"] if "polarizability" in names else None
+    vectors = variables.vectors if moved else None
+    positions = variables.positions if moved else None
+    polarizability, born_charges = [], []
+    for axis in range(3):
+        by_field, by_edges, by_positions = gradients(
+            dipole[:, axis].sum(), (field, vectors, positions), create_graph=create_graph
+        )
+        if by_field is not None:
+            polarizability.append(by_field)
+        if by_edges is not None:
+            row = -edge_forces(by_edges, graph).double()
+            born_charges.append(row if by_positions is None else row + by_positions)
+    tensors = {}
+    if polarizability:
+        tensors["polarizability"] = torch.stack(polarizability, dim=1)
+    if born_charges:
+        tensors["born_charges"] = torch.stack(born_charges, dim=1)
+    return tensors
 
 
 def born_charges_of(
@@ -188,15 +221,9 @@ def born_charges_of(
     create_graph: bool,
 ) -> Float[Tensor, "atoms 3 3"]:
     """Return Z*[i, a, b] = d(dipole_a)/dr_ib in e."""
-    rows = []
-    for axis in range(3):
-        total = dipole[:, axis].sum()
-        edges = gradient(total, variables.vectors, create_graph=create_graph)
-        assert edges is not None
-        row = -edge_forces(edges, graph).double()
-        absolute = gradient(total, variables.positions, create_graph=create_graph)
-        rows.append(row if absolute is None else row + absolute)
-    return torch.stack(rows, dim=1)
+    names = frozenset({"born_charges"})
+    response = field_response(dipole, variables, graph, names, create_graph=create_graph)
+    return response["born_charges"]
 
 
 def derived_outputs(
@@ -209,57 +236,54 @@ def derived_outputs(
 ) -> dict[str, Tensor]:
     """Return the named derivatives of the energies of a batch."""
     keep = create_graph or bool(names & SECOND)
-    total = energy.sum()
+    conditions = variables.conditions
+    mechanical = (variables.vectors, variables.positions, variables.cells)
+    *by_geometry, by_field, by_moments = gradients(
+        energy.sum(),
+        (
+            *(mechanical if names & POSITION else (None, None, None)),
+            conditions["electric_field"] if names & FIELD else None,
+            conditions["magnetic_moments"] if "magnetic_forces" in names else None,
+        ),
+        create_graph=keep,
+    )
     tensors: dict[str, Tensor] = {}
     if names & POSITION:
-        tensors |= _mechanical(total, variables, graph, names, keep=keep)
-    if names & FIELD:
-        field = variables.conditions["electric_field"]
-        slope = gradient(total, field, create_graph=keep)
-        assert slope is not None
-        dipole = -slope
-        tensors["dipole"] = dipole
-        if "polarizability" in names:
-            tensors["polarizability"] = polarizability_of(dipole, field, create_graph=create_graph)
-        if "born_charges" in names:
-            tensors["born_charges"] = born_charges_of(
-                dipole, variables, graph, create_graph=create_graph
+        tensors |= _mechanical(by_geometry, variables, graph, names, keep=keep)
+    if by_field is not None:
+        tensors["dipole"] = -by_field
+        if names & SECOND:
+            tensors |= field_response(
+                tensors["dipole"], variables, graph, names, create_graph=create_graph
             )
-    if "magnetic_forces" in names:
-        slope = gradient(total, variables.conditions["magnetic_moments"], create_graph=keep)
-        assert slope is not None
-        tensors["magnetic_forces"] = -slope
+    if by_moments is not None:
+        tensors["magnetic_forces"] = -by_moments
     return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _mechanical(
-    total: Tensor, variables: Variables, graph: AtomicGraph, names: Set[str], *, keep: bool
+    slopes: Sequence[Tensor | None],
+    variables: Variables,
+    graph: AtomicGraph,
+    names: Set[str],
+    *,
+    keep: bool,
 ) -> dict[str, Tensor]:
-    """Return what follows from the derivatives by positions and cells."""
-    wanted = [variables.vectors]
-    wanted += [
-        v for v in (variables.positions, variables.cells) if v is not None and v.requires_grad
-    ]
-    found = torch.autograd.grad(
-        total, wanted, create_graph=keep, retain_graph=True, allow_unused=True
-    )
-    slopes = [
-        torch.zeros_like(variable) if slope is None else slope
-        for variable, slope in zip(wanted, found, strict=True)
-    ]
-    edges = slopes[0]
+    """Return what follows from the derivatives by edge vectors, positions and cells."""
+    edges, by_positions, by_cells = slopes
+    assert edges is not None
     vectors = variables.vectors if keep else variables.vectors.detach()
     forces = edge_forces(edges, graph)
-    if len(slopes) > 1:
-        forces = forces - slopes[1]
+    if by_positions is not None:
+        forces = forces - by_positions
     tensors = {"forces": forces}
     if names & STRAIN:
         strain = edge_strain(edges, vectors, graph)
         shared = None
-        if len(slopes) > 1:
+        if by_positions is not None and by_cells is not None:
             assert variables.positions is not None and variables.cells is not None
             shared = absolute_strain(
-                variables.positions, slopes[1], variables.cells, slopes[2], graph
+                variables.positions, by_positions, variables.cells, by_cells, graph
             )
             strain = strain + shared
         tensors["stress"] = stress_of(strain, graph)
