@@ -8,7 +8,7 @@ packages that such a tree needs are refused.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -28,8 +28,12 @@ PACKAGES = (
 """Where the names of a model's classes may come from."""
 
 
+@final
 class StandIn:
-    """Takes the place of a class or function: keeps what it is given, runs nothing."""
+    """Takes the place of a class or function: keeps what it is given, runs nothing.
+
+    Every name gets a copy of this class of its own (`stand_ins`), by which objects are told apart.
+    """
 
     def __init__(self, *values: object) -> None:
         self.values = values
