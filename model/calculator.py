@@ -15,15 +15,21 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from tace_al.data.conditions import read_conditions
+from tace_al.data.graph import graph_from_atoms
 from tace_al.model.committee import Committee
 from tace_al.model.config import Dtype
+from tace_al.model.outputs import available_outputs, structure_outputs
 from tace_al.model.prediction import Prediction
 from tace_al.model.tace import Tace
 
 
 @final
 class TaceCalculator(Calculator):
-    """Energy, forces and stress of one model, in ASE's units and sign conventions.
+    """One model in ASE's units and sign conventions.
+
+    Energy, forces and, in crystals, stress come with every calculation; any other output of the
+    model (`tace_al.model.outputs`) is a property of the same name, computed when asked for:
+    `atoms.calc.get_property("polarizability", atoms)`, `atoms.get_dipole_moment()`.
 
     Parameters
     ----------
@@ -43,9 +49,9 @@ class TaceCalculator(Calculator):
     >>> atoms.calc = TaceCalculator(Tace.from_preset("tiny", elements=["H", "O"]))
     >>> atoms.get_forces().shape
     (3, 3)
+    >>> atoms.calc.get_property("atomic_virials", atoms).shape
+    (3, 3, 3)
     """
-
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE's)
 
     def __init__(
         self,
@@ -58,7 +64,10 @@ class TaceCalculator(Calculator):
         super().__init__()
         model = model if dtype is None or dtype == model.config.dtype else model.as_dtype(dtype)
         self.model = model.to(device).eval()
-        self._committee = Committee([self.model], head=head)
+        model.head(head)
+        self.head = head
+        available = set(available_outputs(model.config)) - {"node_energy"}
+        self.implemented_properties = ["free_energy", "energies", *sorted(available)]
         self._conditions: dict[str, Tensor] = {}
 
     def calculate(
@@ -69,8 +78,29 @@ class TaceCalculator(Calculator):
     ) -> None:
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
-        self.results = calculator_results(self._committee, self.atoms)
-        self._conditions = read_conditions(self.atoms, self._committee.members[0].config.conditions)
+        config = self.model.config
+        graph = graph_from_atoms(self.atoms, config.cutoff, config.conditions)
+        asked = set(properties) - {"energy", "free_energy", "energies", "descriptors", "stress"}
+        crystal = bool(np.all(self.atoms.pbc))  # ASE says that others have no stress
+        names = asked | {"forces"} | ({"stress"} if crystal else set())
+        output = self.model.evaluate(
+            graph.to(self.model.embedding.device), tuple(names), head=self.head
+        )
+        kept = {} if system_changes else self.results
+        energy = float(output.energy)
+        self.results = kept | {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": output.node_energy.cpu().numpy(),
+            "descriptors": output.descriptors.cpu().numpy(),
+        }
+        per_structure = structure_outputs(config)
+        for name in names:
+            values = output[name].double().cpu().numpy()
+            self.results[name] = values[0] if name in per_structure else values
+        if "stress" in self.results:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(self.results["stress"])
+        self._conditions = read_conditions(self.atoms, config.conditions)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what changed since the last calculation."""

@@ -130,6 +130,12 @@ def output_shapes(config: TaceConfig) -> dict[str, OutputShape]:
     return shapes | declared
 
 
+def structure_outputs(config: TaceConfig) -> frozenset[str]:
+    """Return the outputs that are one a structure; all others are one an atom."""
+    shapes = output_shapes(config)
+    return frozenset(name for name, shape in shapes.items() if shape.per == "structure")
+
+
 def available_outputs(config: TaceConfig) -> tuple[str, ...]:
     """Return the names a model of this shape can be asked for."""
     names = [*ALWAYS]

@@ -1,5 +1,7 @@
 """The ASE calculators against ASE's own finite differences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -8,13 +10,14 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 
+from tace_al.data.graph import graph_from_atoms
 from tace_al.model.calculator import CommitteeCalculator, TaceCalculator
 from tace_al.model.committee import Committee
 from tace_al.model.tace import Tace
 
 
-def make_model(seed: int = 0) -> Tace:
-    return Tace.from_preset("tiny", elements=["H", "O", "Cu"], seed=seed, channels=8)
+def make_model(seed: int = 0, **options: Any) -> Tace:
+    return Tace.from_preset("tiny", elements=["H", "O", "Cu"], seed=seed, channels=8, **options)
 
 
 def rattled(atoms: Atoms) -> Atoms:
@@ -47,6 +50,25 @@ def test_a_molecule_has_no_stress() -> None:
     water.calc = TaceCalculator(make_model())
     with pytest.raises(PropertyNotImplementedError):
         water.get_stress()
+
+
+def test_any_output_is_a_property_of_its_name() -> None:
+    model = make_model(embeddings=("electric_field",), charges="free", dtype="float64")
+    water = rattled(molecule("H2O"))
+    water.calc = TaceCalculator(model)
+    graph = graph_from_atoms(water, model.config.cutoff, model.config.conditions)
+    names = ("charges", "dipole", "polarizability", "born_charges", "hessian", "atomic_virials")
+    output = model.evaluate(graph, names)
+    assert np.allclose(water.get_dipole_moment(), output["dipole"][0])
+    assert np.allclose(water.get_charges(), output["charges"])
+    assert water.get_potential_energies().sum() == pytest.approx(water.get_potential_energy())
+    for name in ("polarizability", "born_charges", "hessian", "atomic_virials"):
+        found = water.calc.get_property(name, water)
+        expected = output[name][0] if name == "polarizability" else output[name]
+        assert np.allclose(found, expected, atol=1e-12), name
+    assert "dipole" in water.calc.results, "a further property does not lose the others"
+    with pytest.raises(PropertyNotImplementedError):
+        water.calc.get_property("magnetic_forces", water)
 
 
 def test_the_committee_reports_its_spread() -> None:
