@@ -1,4 +1,4 @@
-"""Conditions: what a structure is under besides its atoms and cell - charge, spin, temperature, fields.
+"""Conditions: what a structure is under besides atoms and cell - charge, spin, fields, heat.
 
 A model that was made for a condition reads it from the frame, by name:
 
