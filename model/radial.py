@@ -1,7 +1,7 @@
 """Radial functions: a basis under a smooth cutoff, and the network that weights each path.
 
     bessel     b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r,    n = 1..N     (arXiv 2003.03123, eq. 7)
-    chebyshev  b_n(r) = T_n(2 r/r_c - 1),                     n = 0..N-1   (arXiv 2401.00096)
+    chebyshev  b_n(r) = T_n(2 r/r_c - 1),                     n = 0..N-1   (10.1103/PhysRevB.96.014112)
     gaussian   b_n(r) = exp(-(r - n w)^2 / (2 w^2)),          n = 0..N-1,  w = r_c / (N-1)
 
     f_c(r) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2),  x = r/r_c   (ibid., eq. 8)
