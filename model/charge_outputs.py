@@ -1,7 +1,8 @@
 """What follows from atomic charges: the charges themselves, dipoles and Born charges.
 
-Used where a model has charges and is not told the electric field; with a field, dipole and Born
-charges are derivatives of the energy (`tace_al.model.derivatives`).
+Dipoles and Born charges come from here where a model has charges and is not told the electric
+field, and are added to a declared dipole. With a field and no declared dipole they are derivatives
+of the energy (`tace_al.model.derivatives`). `tace_al.model.outputs.output_plan` decides.
 """
 
 from collections.abc import Set
