@@ -59,7 +59,7 @@ def read_reference_checkpoint(path: str | Path) -> ReferenceCheckpoint:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or not one of the two formats.
+        The file is missing, damaged, or not one of the three formats.
     """
     content = _read(Path(path))
     state: Mapping[str, Any]
