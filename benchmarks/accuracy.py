@@ -15,6 +15,7 @@ training. Time is that of the clock: on a shared machine, processor seconds say 
 import argparse
 import json
 import logging
+import math
 import platform
 import time
 from dataclasses import asdict
@@ -23,8 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from ase import Atoms
 from rich.console import Console
 
 from benchmarks.accuracy_tables import LEARNING_CURVES, markdown, plot_learning
@@ -34,6 +35,8 @@ from benchmarks.machine import processor
 from tace_al.cli.time_limit import seconds_from_text
 from tace_al.core.atomic_write import write_bytes
 from tace_al.core.errors import ConfigError, nearest_names
+from tace_al.data.extxyz import ENERGY
+from tace_al.data.graph import graph_from_atoms
 from tace_al.model.checkpoint import save
 from tace_al.model.config import TaceConfig, preset_config
 from tace_al.model.evaluation import evaluate
@@ -133,15 +136,16 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def errors_of(model: Tace, frames: list[Any]) -> dict[str, Any]:
+def errors_of(model: Tace, frames: list[Atoms]) -> dict[str, Any]:
     """Return the errors of a model on held-out frames; energies also for the whole structure."""
     errors = evaluate(model, frames, batch_size=4).to_dict()
-    if "energy_rmse_mev_per_atom" in errors:
-        squares = []
-        for atoms in frames:
-            one = evaluate(model, [atoms]).energy_mae_mev_per_atom
-            squares.append((one * len(atoms)) ** 2)
-        errors["energy_rmse_mev"] = float(np.sqrt(np.mean(squares)))
+    squares = []
+    for atoms in frames:
+        graph = graph_from_atoms(atoms, model.config.cutoff, model.config.conditions)
+        energy = model.evaluate(graph.to(model.embedding.device), ()).energy.item()
+        squares.append((energy - atoms.info.get(ENERGY, math.nan)) ** 2)
+    if not any(math.isnan(square) for square in squares):
+        errors["energy_rmse_mev"] = 1e3 * math.sqrt(sum(squares) / len(squares))
     return errors
 
 
