@@ -1,11 +1,11 @@
 """Radial functions: a basis under a smooth cutoff, and the network that weights each path.
 
-    bessel     b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r,    n = 1..N     (arXiv 2003.03123, eq. 7)
-    chebyshev  b_n(r) = T_n(2 r/r_c - 1),                     n = 0..N-1   (10.1103/PhysRevB.96.014112)
-    gaussian   b_n(r) = exp(-(r - n w)^2 / (2 w^2)),          n = 0..N-1,  w = r_c / (N-1)
+    bessel     b_n(r) = sqrt(2/r_c) sin(n pi r / r_c) / r,  n = 1..N    (arXiv 2003.03123, eq. 7)
+    chebyshev  b_n(r) = T_n(2 r/r_c - 1),                   n = 0..N-1  (10.1103/PhysRevB.96.014112)
+    gaussian   b_n(r) = exp(-(r - n w)^2 / (2 w^2)),        n = 0..N-1,  w = r_c / (N-1)
 
-    f_c(r) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2),  x = r/r_c   (ibid., eq. 8)
-           = (1 - x)^3 sum_{k<p} (k+1)(k+2)/2 x^k
+    f_c(r) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2),  x = r/r_c
+           = (1 - x)^3 sum_{k<p} (k+1)(k+2)/2 x^k             (arXiv 2003.03123, eq. 8)
 
 Whatever p >= 3, f_c and its first two derivatives vanish at the cutoff. The weight network has no
 biases and SiLU(0) = 0, so its output vanishes with the same smoothness.
