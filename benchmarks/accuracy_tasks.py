@@ -153,7 +153,13 @@ TASKS: dict[str, Task] = {
     ),
     "sio2": Task(
         title="SiO2: energy, forces, stress and the response to an electric field, together",
-        protocol="72 atoms; 80 of 100 frames trained on, 20 judged.",
+        protocol=(
+            "72 atoms; 80 of 100 frames trained on, 20 judged. Conventions of the file, checked "
+            "between its frames: the polarisation is e A a cell modulo lattice vectors, changes of "
+            "it (1.6 e A) are Born charges times displacements to 0.05 e A with rows of the "
+            "tensor for the polarisation, 0.20 with columns; polarisabilities in e A^2/V give a "
+            "dielectric constant of 2.4; Born charges of a cell sum to zero."
+        ),
         split=lambda seed: random_split(read("SiO2_pol_becs_dev"), 20, seed),
         models={
             "one layer": {**FIELD, "cutoff": 4.0, "num_layers": 1},
@@ -164,7 +170,12 @@ TASKS: dict[str, Task] = {
     ),
     "batio3": Task(
         title="BaTiO3: energy, forces, stress and the response to an electric field, together",
-        protocol="135 atoms; 29 of 36 frames trained on, 7 judged.",
+        protocol=(
+            "135 atoms; 29 of 36 frames trained on, 7 judged. Conventions as for SiO2. The file "
+            "folds the polarisation to half a lattice vector times e (it spans 5.9 of 5.95 e A "
+            "either way), less than a ferroelectric of this size may have: Born charges alone fix "
+            "how it changes."
+        ),
         split=lambda seed: random_split(read("BaTiO3_pol_becs_dev"), 7, seed),
         models={
             "one layer": {**FIELD, "cutoff": 4.5, "num_layers": 1},
@@ -200,7 +211,12 @@ TASKS: dict[str, Task] = {
     ),
     "nio": Task(
         title="NiO with non-collinear moments: energies, forces and magnetic forces",
-        protocol="32 atoms; 80 of 100 frames trained on, 20 judged.",
+        protocol=(
+            "32 atoms; 80 of 100 frames trained on, 20 judged. Moments of nickel have one length "
+            "(1.27 in the file's unit); magnetic forces have the sign of -dE/dm (energies of frames "
+            "whose moments are close follow their part across the moments with slopes of 1.3 to "
+            "1.4)."
+        ),
         split=lambda seed: random_split(read("NiO_spin_dev"), 20, seed),
         models={
             "without moments": {"cutoff": 4.5},
