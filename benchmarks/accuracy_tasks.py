@@ -214,8 +214,8 @@ TASKS: dict[str, Task] = {
         protocol=(
             "32 atoms; 80 of 100 frames trained on, 20 judged. Moments of nickel have one length "
             "(1.27 in the file's unit); magnetic forces have the sign of -dE/dm (energies of "
-            "frames whose moments are close follow their part across the moments with slopes of 1.3 to "
-            "1.4)."
+            "frames whose moments are close follow their part across the moments with slopes of "
+            "1.3 to 1.4)."
         ),
         split=lambda seed: random_split(read("NiO_spin_dev"), 20, seed),
         models={
