@@ -1,0 +1,50 @@
+"""README and docs: what they link to exists, what they show is Python, and what can run runs."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def snippets() -> list[str]:
+    """Return the Python of the README, block by block."""
+    return BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    local = [target for target in targets if not target.startswith(("http:", "https:", "mailto:"))]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_functions_in_the_list_of_equations_exist() -> None:
+    text = (ROOT / "docs/theory/equations.md").read_text(encoding="utf-8")
+    places = [place.split(".") for place in re.findall(r"`([a-z_]+\.\w[\w.]*)`", text)]
+    named = [place for place in places if place[-1] not in ("py", "md")]
+    assert len(named) > 40
+    for module, *path in named:
+        found: object = importlib.import_module(f"tace_al.model.{module}")
+        for name in path:
+            assert hasattr(found, name), f"{module} has no {name}"
+            found = getattr(found, name)
+
+
+def test_snippets_of_the_readme_are_python() -> None:
+    for index, snippet in enumerate(snippets()):
+        compile(snippet, f"README.md, block {index}", "exec")
+
+
+def test_outputs_by_name_run_as_the_readme_says() -> None:
+    (snippet,) = [text for text in snippets() if "model.evaluate" in text]
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert set(names["output"].tensors) == {"forces", "dipole", "born_charges", "quadrupole"}
+    assert names["output"]["born_charges"].shape == (3, 3, 3)
