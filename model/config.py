@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from ase.data import atomic_numbers
+from torch import nn
 
 from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.data.conditions import CONDITIONS
@@ -25,6 +26,18 @@ LongRange = Literal["none", "ewald", "pme"]
 
 FIDELITY = "fidelity"
 """The embedding that tells the trunk which head will read it."""
+
+TRUNK = "trunk"
+"""Everything that heads share: no head can be called so."""
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a part of a network cannot have this name: torch uses it for itself.
+
+    >>> is_reserved("keys"), is_reserved("ccsd(t)")
+    (True, False)
+    """
+    return hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +67,10 @@ class TensorOutput:
             raise ConfigError(f"the output name {self.name!r} must be letters, digits and _")
         if self.name in ("energy", "node_energy", "descriptors", "hessian"):
             raise ConfigError(f"every model has the output {self.name}; choose another name")
+        if is_reserved(self.name):
+            raise ConfigError(
+                f"the output name '{self.name}' means something to torch; choose another"
+            )
         if self.per not in ("structure", "atom"):
             raise ConfigError(f"output {self.name}: per is '{self.per}', not structure or atom")
         try:
@@ -203,14 +220,28 @@ class TaceConfig:
                 f"l_hidden = {self.l_hidden} and l_edge = {self.l_edge}: "
                 "0 <= l_hidden <= l_edge <= 6 is needed"
             )
+        self._check_heads()
+        self._check_layers()
+        self._check_choices()
+        self._check_conditions()
+
+    def _check_heads(self) -> None:
+        """Check the names of the levels of theory."""
         if not self.heads or len(set(self.heads)) < len(self.heads) or "." in "".join(self.heads):
             raise ConfigError(
                 f"heads = {list(self.heads)}: at least one name is needed, all different, "
                 "without dots"
             )
-        self._check_layers()
-        self._check_choices()
-        self._check_conditions()
+        for name in self.heads:
+            if not name or name != name.strip():
+                raise ConfigError(f"the head name {name!r} is empty or padded; write a plain name")
+            if name == TRUNK:
+                raise ConfigError(f"'{TRUNK}' means what all heads share; choose another name")
+            if is_reserved(name):
+                raise ConfigError(
+                    f"the head name '{name}' means something to torch; choose another, such as "
+                    f"'{name}_level'"
+                )
 
     def _check_layers(self) -> None:
         """Check what may be given once or layer by layer."""

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from tace_al.model.labelled_batch import LabelledBatch, batches, labelled
+from tace_al.model.labelled_batch import HEAD, LabelledBatch, batches, labelled
 from tace_al.model.loss import nearest_polarization
 from tace_al.model.tace import Tace
 
@@ -51,8 +51,18 @@ def evaluate(
 
     With `head`, every frame is predicted with that head, whatever level it was labelled at.
     """
-    parts = [labelled(atoms, model.config, head=head) for atoms in frames]
-    return evaluate_parts(model, parts, batch_size=batch_size, head=head)
+    if head is not None:
+        model.head(head)
+        frames = [_at_level(atoms, head) for atoms in frames]
+    parts = [labelled(atoms, model.config) for atoms in frames]
+    return evaluate_parts(model, parts, batch_size=batch_size)
+
+
+def _at_level(atoms: Atoms, head: str) -> Atoms:
+    """Return a copy of a frame with its labels taken for those of another level."""
+    copy = atoms.copy()
+    copy.info[HEAD] = head
+    return copy
 
 
 def evaluate_by_head(
@@ -73,17 +83,11 @@ def evaluate_by_head(
     }
 
 
-def evaluate_parts(
-    model: Tace,
-    parts: Sequence[LabelledBatch],
-    *,
-    batch_size: int = 16,
-    head: str | None = None,
-) -> Metrics:
+def evaluate_parts(model: Tace, parts: Sequence[LabelledBatch], *, batch_size: int = 16) -> Metrics:
     """Return the errors of a model on structures that are already graphs."""
     errors: dict[str, list[Tensor]] = {name: [] for name in MECHANICAL}
     for batch in batches(parts, batch_size, device=model.embedding.device):
-        output = model.evaluate(batch.graph, batch.names, head=head or batch.heads)
+        output = model.evaluate(batch.graph, batch.names, head=batch.heads)
         for name, target in batch.targets.items():
             error = output[name].detach() - target
             if name == "energy":

@@ -1,9 +1,10 @@
 """Heads come and go on a trained trunk: add, remove, freeze.
 
 None of these changes a number that another head predicts. A new head starts as a copy of one that
-exists, so that a few labels of the new level are enough to tell the two apart; its own E0, scale
-and shift are fitted when it is trained (`tace_al.model.preparation`). Where the trunk is told the
-level (the "fidelity" embedding), a new level starts with the same embedding as the one it copies.
+exists, so that a few labels of the new level are enough to tell the two apart; before it is trained
+its E0 and shift are moved to the new level's labels (`tace_al.model.preparation`). Where the trunk
+is told the level (the "fidelity" embedding), a new level starts with the embedding of the one it
+copies.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from tace_al.core.errors import ConfigError, ModelError, nearest_names
+from tace_al.model.config import TRUNK
 from tace_al.model.tace import Tace
-
-TRUNK = "trunk"
-"""Everything that heads share."""
 
 
 def add_head(model: Tace, name: str, *, like: str | None = None) -> Tace:
@@ -30,8 +29,6 @@ def add_head(model: Tace, name: str, *, like: str | None = None) -> Tace:
     """
     if name in model.config.heads:
         raise ConfigError(f"the model has a head '{name}' already; choose another name")
-    if name == TRUNK:
-        raise ConfigError(f"'{TRUNK}' means what all heads share; choose another name")
     source = like or model.config.heads[0]
     model.head(source)
     heads = (*model.config.heads, name)

@@ -1,9 +1,11 @@
 """A model before its first step: what is measured on the training set, not learnt.
 
 Per head: E0 (isolated atoms or a fit of the composition), scale (root mean square of the forces)
-and shift (mean of what E0 leaves). Per direct output: its isotropic part for each species and the
-scale of the rest. For all: the average number of neighbours <n>, the size in which
-radial functions enter, and which conditions every structure declares.
+and shift (mean of what E0 leaves); those of a head added to a trained model start from what it
+copies.
+Per direct output: its isotropic part for each species and the scale of the rest. For all: the
+average number of neighbours <n>, the size in which radial functions enter, and which conditions
+every structure declares.
 """
 
 import logging
@@ -17,7 +19,7 @@ from ase import Atoms
 
 from tace_al.core.errors import TrainingError
 from tace_al.core.random_generators import random_seed
-from tace_al.data.extxyz import is_isolated_atom
+from tace_al.data.extxyz import ENERGY, is_isolated_atom
 from tace_al.model.config import TaceConfig, TensorOutput
 from tace_al.model.heads import add_head
 from tace_al.model.initialisation import scale_to_data
@@ -27,6 +29,9 @@ from tace_al.model.tace import Tace
 from tace_al.model.tensor_readout import TensorReadout
 
 logger = logging.getLogger(__name__)
+
+SMALLEST_RATIO = 0.1
+"""Smallest ratio of a new head's scale to the one it copies, however little their forces agree."""
 
 
 def labelled_parts(frames: Sequence[Atoms], config: TaceConfig) -> list[LabelledBatch]:
@@ -87,46 +92,111 @@ def prepare_model(
 def _extended(
     start: Tace, config: TaceConfig, frames: Sequence[Atoms], parts: Sequence[LabelledBatch]
 ) -> Tace:
-    """Return a copy of a trained model with the heads of `config`."""
-    model = Tace(start.config)
-    model.load_state_dict(start.state_dict())
-    model.metadata = dict(start.metadata)
+    """Return a copy of a trained model with the heads and the dtype of `config`."""
+    model = start.as_dtype(config.dtype).to("cpu")
     for name in config.heads:
         if name not in model.config.heads:
             model = add_head(model, name)
-            _fit_head(model, name, frames, parts)
+            _fit_added_head(model, name, frames, parts)
     return model
 
 
 def _fit_head(
     model: Tace, name: str, frames: Sequence[Atoms], parts: Sequence[LabelledBatch]
 ) -> None:
-    """Set E0, scale and shift of a head from the frames of its level.
+    """Set E0, scale and shift of an untrained head from the frames of its level.
 
-    A level without energies keeps what it has (zero, or the constants of the head it copies).
+    What a level has no labels for stays zero, its scale one.
     """
     numbers = model.config.numbers
-    own = [part for part in parts if part.heads[0] == name]
-    level = [atoms for atoms in frames if _level(atoms, model.config) == name]
     head = model.head(name)
+    own = [part for part in parts if part.heads[0] == name]
     forces = [part.targets["forces"].flatten() for part in own if "forces" in part.targets]
-    if not any("energy" in part.targets for part in own):
+    known = torch.cat(forces) if forces else torch.zeros(0)
+    known = known[~known.isnan()]
+    if len(known):
+        head.scale.fill_(max(float(known.square().mean().sqrt()), 1e-3))
+    level = [
+        atoms for atoms in frames if _level(atoms, model.config) == name and _has_energy(atoms)
+    ]
+    if not level:
         return
     e0 = fit_reference_energies(level, numbers)
-    element = {z: i for i, z in enumerate(numbers)}
-    shifts = [
-        (float(part.targets["energy"]) - sum(e0[element[z]] for z in part.graph.numbers.tolist()))
-        / part.graph.num_atoms
-        for part in own
-        if "energy" in part.targets
-    ]
-    known = [shift for shift in shifts if not math.isnan(shift)]
-    with torch.no_grad():
-        head.e0.copy_(torch.from_numpy(e0))
-        head.shift.fill_(float(np.mean(known)) if known else 0.0)
-        if forces:
-            scale = float(torch.cat(forces).square().mean().sqrt())
-            head.scale.fill_(max(scale, 1e-3))
+    counts, energies = _compositions(own, numbers)
+    head.e0.copy_(torch.from_numpy(e0))
+    if len(energies):
+        head.shift.fill_(float(np.mean((energies - counts @ e0) / counts.sum(axis=1))))
+
+
+def _fit_added_head(
+    model: Tace, name: str, frames: Sequence[Atoms], parts: Sequence[LabelledBatch]
+) -> None:
+    """Move E0, scale and shift of a head that copies a trained one to the labels of its level.
+
+    The scale is multiplied by what brings the copy's forces closest to the labels. What its
+    energies lack is then fitted by one constant a species, of least norm where the compositions do
+    not tell: the new E0, or the new shift of species whose isolated atom is labelled.
+    """
+    numbers = model.config.numbers
+    head = model.head(name)
+    own = [part for part in parts if part.heads[0] == name]
+    head.scale.mul_(_scale_ratio(model, name, own))
+    isolated = {
+        int(atoms.numbers[0]): float(atoms.info[ENERGY])
+        for atoms in frames
+        if _level(atoms, model.config) == name and is_isolated_atom(atoms) and _has_energy(atoms)
+    }
+    for index, z in enumerate(numbers):
+        if z in isolated:
+            head.e0[index] = isolated[z]
+    counts, energies = _compositions(own, numbers)
+    known = [part for part in own if _labelled_energy(part)]
+    said = [model.evaluate(part.graph, (), head=name).energy.item() for part in known]
+    constants = np.linalg.lstsq(counts, energies - np.array(said), rcond=1e-10)[0]
+    for index, z in enumerate(numbers):
+        (head.shift if z in isolated else head.e0)[index] += constants[index]
+
+
+def _scale_ratio(model: Tace, name: str, parts: Sequence[LabelledBatch]) -> float:
+    """Return the factor of a head's scale with which its forces are closest to the labels.
+
+    The part of the forces that is not scaled is what is left with a scale of zero.
+    """
+    parts = [part for part in parts if "forces" in part.targets]
+    head = model.head(name)
+    scale = head.scale.clone()
+    product = square = 0.0
+    for part in parts:
+        whole = model.evaluate(part.graph, head=name).forces
+        head.scale.zero_()
+        rest = model.evaluate(part.graph, head=name).forces
+        head.scale.copy_(scale)
+        scaled, wanted = whole - rest, part.targets["forces"] - rest
+        present = ~wanted.isnan()
+        product += float((scaled * wanted)[present].sum())
+        square += float(scaled[present].square().sum())
+    return max(product / square, SMALLEST_RATIO) if square > 0.0 else 1.0
+
+
+def _has_energy(atoms: Atoms) -> bool:
+    """Return whether a frame's energy is known."""
+    return not math.isnan(atoms.info.get(ENERGY, math.nan))
+
+
+def _labelled_energy(part: LabelledBatch) -> bool:
+    """Return whether a structure's energy is known."""
+    return "energy" in part.targets and not bool(part.targets["energy"].isnan().any())
+
+
+def _compositions(
+    parts: Sequence[LabelledBatch], numbers: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return atoms of each element and energy of the structures whose energy is known."""
+    known = [part for part in parts if _labelled_energy(part)]
+    elements = torch.tensor(numbers)
+    counts = [(part.graph.numbers.unsqueeze(1) == elements).sum(dim=0).numpy() for part in known]
+    energies = [float(part.targets["energy"]) for part in known]
+    return np.array(counts, dtype=float).reshape(-1, len(numbers)), np.array(energies)
 
 
 def _fit_tensor(model: Tace, output: TensorOutput, parts: Sequence[LabelledBatch]) -> None:
