@@ -8,8 +8,8 @@ Three ways to a charge, named by what is imposed on their sum Q:
     uniform       q_i = c_i + (Q - sum c) / N
     free          q_i = c_i, the latent charges of arXiv 2408.15165
 
-chi, eta and c come from a readout like the energy's. What an environment adds passes the site gate
-of `model.head`, so that an isolated atom has charge 0 when free and Q otherwise.
+chi, eta and c come from a readout like the energy's. What an environment adds passes the smooth
+site gate of `model.head`, so that an isolated atom has charge 0 when free and Q otherwise.
 
 Born charges Z_i,ab = dP_a / dr_i,b of these charges are
 
@@ -41,6 +41,7 @@ HARDNESS_UNIT = 10.0
 
 
 def _sum_over_atoms(values: Tensor, system_index: Tensor, num_systems: int) -> Tensor:
+    """Return the sums of per-atom values over the atoms of each structure."""
     zero = torch.zeros(num_systems, *values.shape[1:], dtype=values.dtype, device=values.device)
     return zero.index_add(0, system_index, values)
 

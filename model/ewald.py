@@ -301,6 +301,7 @@ def _real_space(
 
 
 def _cost(num_atoms: int, sizes: Sequence[int]) -> int:
+    """Return the complex products in a structure factor over half of the k."""
     n1, n2, n3 = sizes
     return num_atoms * (n1 + 1) * (2 * n2 + 1) * (2 * n3 + 1)
 
@@ -323,6 +324,7 @@ def _groups(lattices: Sequence[_Lattice]) -> Iterator[list[_Lattice]]:
 
 
 def _largest_sizes(lattices: Sequence[_Lattice]) -> tuple[int, int, int]:
+    """Return limits of the sums that suffice for every lattice."""
     n1, n2, n3 = (max(sizes) for sizes in zip(*(item.sizes for item in lattices), strict=True))
     return n1, n2, n3
 

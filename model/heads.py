@@ -71,7 +71,7 @@ def trainable_parameters(model: Tace, frozen: Sequence[str]) -> list[nn.Paramete
 def _head_place(parts: Sequence[str]) -> int | None:
     """Return where a parameter's path names its head; None for the trunk's.
 
-    "heads.<head>.linear.0" is a readout, "embeddings.levels.<head>" a fidelity's embedding.
+    "heads.<head>.linear.0" is a readout, "scalar_embeddings.levels.<head>" an embedding.
     """
     if parts[0] == "heads":
         return 1

@@ -24,7 +24,7 @@ ALWAYS = (
 
 
 CHARGED = frozenset({"charges", "dipole", "born_charges"})
-"""What charges give where no electric field does."""
+"""What charges give: alone, or added to a declared dipole (`output_plan`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class TaceOutput:
 
     @property
     def forces(self) -> Float[Tensor, "atoms 3"]:
-        """(atoms, 3) eV/Angstrom, -dE/dr."""
+        """(atoms, 3) eV/Angstrom, -dE/dr, in the network's dtype (float64 with charges)."""
         return self["forces"]
 
     @property

@@ -12,7 +12,7 @@ product of two is contracted with a third copy. Put together for atom i, with U_
 
     T_i = T0[Z_i] + g_i scale sum_parts U_l t_l
 
-g_i is the gate of `tace_al.model.head`, zero for an isolated atom, which therefore has exactly T0:
+g_i is `tace_al.model.head.smooth_gate`, zero for an isolated atom, which therefore has exactly T0:
 a multiple of the identity (the isotropic parts) for each species, such as an atom's polarisability,
 and zero where the tensor has no isotropic part. `standardise` measures T0 and scale on a data set.
 """
