@@ -10,14 +10,12 @@ envelope stays a function of r: smoothness at the cutoff does not depend on the 
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import final
 
 import torch
 from ase.data import covalent_radii
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-DistanceTransform = Literal["none", "agnesi"]
 
 AMPLITUDE, INNER_POWER, OUTER_POWER = 1.0805, 4.5791, 0.9183
 """a, p and q; p > q."""
