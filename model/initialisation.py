@@ -9,6 +9,7 @@ of them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def _size(model: Tace, part: nn.Module, batch: AtomicGraph) -> float:
     """Return the root mean square of what a part of the network puts out on a batch."""
     sizes: list[float] = []
 
-    def measure(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+    def measure(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         sizes.append(max(float(output.double().square().mean().sqrt()), 1e-6))
 
     handle = part.register_forward_hook(measure)
