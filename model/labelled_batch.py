@@ -114,7 +114,10 @@ def _label(atoms: Atoms, output: str, shape: OutputShape) -> Tensor | None:
         return None
     count = 1 if shape.per == "structure" else len(atoms)
     expected = (count, *shape.shape)
-    numbers = np.asarray(value, dtype=np.float64)
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf":
+        raise DataError(f"REF_{output} is {value!r}, expected numbers; correct the frame")
+    numbers = numbers.astype(np.float64)
     if numbers.size != np.prod(expected):
         raise DataError(
             f"REF_{output} has shape {numbers.shape}, expected {expected[1:] or 'one number'} per "

@@ -11,12 +11,14 @@ lattice vector times e (King-Smith and Vanderbilt, 10.1103/PhysRevB.47.1651): th
 to the nearest equivalent.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from tace_al.core.errors import ConfigError
 from tace_al.data.graph import AtomicGraph
 from tace_al.model.labelled_batch import LabelledBatch
 from tace_al.model.outputs import TaceOutput
@@ -37,6 +39,13 @@ class LossWeights:
     forces: float = 1.0
     stress: float = 10.0
     others: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse weights that would reward errors."""
+        weights = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
+        for name, weight in {**weights, **self.others}.items():
+            if not 0.0 <= weight < math.inf:
+                raise ConfigError(f"the weight of {name} is {weight}; give zero or more")
 
     def of(self, name: str) -> float:
         """Return the weight of an output."""

@@ -18,7 +18,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from tace_al.core.errors import TrainingError
+from tace_al.core.errors import ConfigError, TrainingError, nearest_names
 from tace_al.core.random_generators import random_generator
 from tace_al.model.config import TaceConfig
 from tace_al.model.heads import trainable_parameters
@@ -159,7 +159,7 @@ def train(
     model = model.to(options.device).train()
     parts = labelled_parts(frames, model.config)
     held_out = labelled_parts(validation, model.config)
-    _check_labels(parts)
+    _check_labels(parts, options.weights)
     run = _Run(model, options, balanced(options.weights, parts), started)
     if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
@@ -184,8 +184,8 @@ def train(
     return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
 
 
-def _check_labels(parts: Sequence[LabelledBatch]) -> None:
-    """Refuse a training set that there is nothing to learn from."""
+def _check_labels(parts: Sequence[LabelledBatch], weights: LossWeights) -> None:
+    """Refuse a training set to learn nothing from, and weights of outputs the model has not."""
     if not parts:
         raise TrainingError("no training frame has more than one atom; add labelled structures")
     if not any(part.targets for part in parts):
@@ -193,6 +193,12 @@ def _check_labels(parts: Sequence[LabelledBatch]) -> None:
             "no training frame has a label such as REF_energy or REF_forces; name the file's keys "
             "with --energy-key and --forces-key"
         )
+    known = parts[0].shapes
+    for name in weights.others:
+        if name not in known:
+            raise ConfigError(
+                f"there is no output '{name}' to weigh in the loss.{nearest_names(name, known)}"
+            )
 
 
 def _root_mean_squares(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.cli.model_options import OtherKeys, pairs
+from tace_al.cli.model_options import OtherKeys, label_names
 from tace_al.cli.options import (
     BatchSize,
     Data,
@@ -17,7 +17,7 @@ from tace_al.cli.options import (
     StressKey,
     Threads,
 )
-from tace_al.core.errors import ConfigError
+from tace_al.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,12 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .tace checkpoint.")],
     data: Data,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the errors as JSON.")
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write the errors as JSON, by level if there are several.",
+        ),
     ] = None,
     energy_key: EnergyKey = "REF_energy",
     forces_key: ForcesKey = "REF_forces",
@@ -47,7 +52,6 @@ def evaluate(
     """Compare a model with labels: RMSE and MAE of every labelled output, level by level.
 
     A key left at its default gives way to the file's calculator results where it has none.
-
     Example: [bold]tace-al evaluate m.tace test.xyz.xz --json errors.json[/bold]
     """
     import torch
@@ -63,9 +67,11 @@ def evaluate(
     potential = load(model, device=device)
     if dtype is not None:
         potential = potential.as_dtype(dtype).eval()
-    names = pairs(other_keys, "--key")
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=names)
+    others = label_names(other_keys, potential.config)
+    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=others)
     frames = [atoms for atoms in read_labelled(data, keys) if not is_isolated_atom(atoms)]
+    if not frames:
+        raise DataError(f"{data} has isolated atoms only; give structures with neighbours")
     levels = (
         {head: evaluation.evaluate(potential, frames, batch_size=batch_size, head=head)}
         if head is not None
@@ -76,7 +82,8 @@ def evaluate(
         Console().print(metrics_table(metrics, title=f"{model.name} on {data.name}{named}"))
     if json_file is not None:
         found = {level: metrics.to_dict() for level, metrics in levels.items()}
-        content = found if len(found) > 1 else next(iter(found.values()))
+        one = head is not None or len(potential.config.heads) == 1
+        content = next(iter(found.values())) if one else found
         write_bytes(json_file, (json.dumps(content, indent=2) + "\n").encode())
 
 

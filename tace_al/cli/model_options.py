@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import typer
 from tace_al.core.errors import ConfigError, nearest_names
 
 if TYPE_CHECKING:
-    from tace_al.model.config import TensorOutput
+    from tace_al.model.config import TaceConfig, TensorOutput
     from tace_al.model.loss import LossWeights
 
 ModelOptions = Annotated[
@@ -52,8 +52,37 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
         key, separator, value = text.partition("=")
         if not (separator and key.strip() and value.strip()):
             raise ConfigError(f"{option} {text} is not KEY=VALUE; write {option} key=value")
+        if key.strip() in found:
+            raise ConfigError(f"{option} names {key.strip()} twice; keep one of them")
         found[key.strip()] = value.strip()
     return found
+
+
+def label_names(texts: Sequence[str] | None, config: "TaceConfig | None" = None) -> dict[str, str]:
+    """Return the file's names of labels by output from OUTPUT=NAME texts.
+
+    With a network's shape, labels of outputs that it has not are refused.
+    """
+    names = pairs(texts, "--key")
+    for output in ("energy", "forces", "stress"):
+        if output in names:
+            raise ConfigError(f"--key {output}={names[output]}: use --{output}-key for that")
+    if config is not None:
+        check_labels(names, config)
+    return names
+
+
+def check_labels(names: Iterable[str], config: "TaceConfig") -> None:
+    """Refuse labels of outputs that a network has not."""
+    from tace_al.model.outputs import output_shapes
+
+    known = output_shapes(config)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"the network has no output '{name}' for the labels that --key names; add it with "
+                f"--tensor or --set.{nearest_names(name, known)}"
+            )
 
 
 def network_options(

@@ -1,6 +1,7 @@
 """`tace-al train`: one model from a file of labelled structures."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from tace_al.cli.model_options import (
     OtherKeys,
     Tensors,
     Weights,
+    check_labels,
+    label_names,
     loss_weights,
     network_options,
     pairs,
@@ -19,9 +22,9 @@ from tace_al.cli.options import (
     BatchSize,
     Data,
     Device,
-    Dtype,
     EnergyKey,
     ForcesKey,
+    OwnDtype,
     StressKey,
     Threads,
     TimeLimit,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from tace_al.model.tace import Tace
     from tace_al.model.trainer import TrainingOptions, TrainingResult
 
+DEFAULT_PRESET = "small"
 LINE_SECONDS = 10.0
 """Where there is no terminal to draw a bar in, a line is written this often."""
 
@@ -66,8 +70,8 @@ def train(
     head: Level = None,
     also: Also = None,
     freeze: Freeze = None,
-    preset: Preset = "small",
-    cutoff: Cutoff = 5.0,
+    preset: Preset = None,
+    cutoff: Cutoff = None,
     options: ModelOptions = None,
     tensors: Tensors = None,
     weights: Weights = None,
@@ -77,7 +81,7 @@ def train(
     learning_rate: LearningRate = 0.03,
     start: Start = None,
     seed: Seed = 0,
-    dtype: Dtype = "float32",
+    dtype: OwnDtype = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -93,27 +97,48 @@ def train(
 
     check_target(out, device=device, threads=threads)
     names = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    keys = LabelKeys(**names, others=pairs(other_keys, "--key"))
+    keys = LabelKeys(**names, others=label_names(other_keys))
     warm = None if start is None else checkpoint.load(start, device=device)
-    level = head or ("default" if warm is None else warm.config.heads[0])
-    files = {level: data} | {name: Path(file) for name, file in pairs(also, "--also").items()}
+    files = level_files(head, data, also, warm=warm)
     frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
-    shape = network_options(options, tensors, dtype=dtype, cutoff=None if warm else cutoff)
+    shape = network_options(options, tensors, dtype=dtype, cutoff=cutoff)
     config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
+    check_labels(keys.others, config)
     training = TrainingOptions(
         epochs=epochs,
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weights=loss_weights(weights),
-        frozen=tuple(freeze or ()),
+        frozen=frozen_parts(freeze, start),
         seed=seed,
         device=device,
     )
     result = train_with_progress(frames, held_out, config, options=training, start=warm)
-    result.model.metadata |= provenance(frames, data, seed=seed, preset=preset, start=start)
+    result.model.metadata |= provenance(frames, files, seed=seed, preset=preset, start=start)
     checkpoint.save(result.model, out)
     show_result(result, held_out, out)
+
+
+def frozen_parts(freeze: Sequence[str] | None, start: Path | None) -> tuple[str, ...]:
+    """Return the names of what is not to be trained; only a trained model has any."""
+    if freeze and start is None:
+        raise ConfigError("--freeze keeps weights of a trained model; name it with --start")
+    return tuple(freeze or ())
+
+
+def level_files(
+    head: str | None, data: Path, also: Sequence[str] | None, *, warm: "Tace | None"
+) -> dict[str, Path]:
+    """Return the file of each level of theory, that of DATA first."""
+    level = head or ("default" if warm is None else warm.config.heads[0])
+    others = {name: Path(file) for name, file in pairs(also, "--also").items()}
+    if level in others:
+        raise ConfigError(
+            f"--also {level}={others[level]} names the level of {data} again; name that of DATA "
+            "with --head, or put the frames in one file"
+        )
+    return {level: data} | others
 
 
 def check_target(out: Path, *, device: str, threads: int) -> None:
@@ -142,20 +167,25 @@ def read_levels(
 ) -> "tuple[list[Atoms], list[Atoms]]":
     """Return training and held-out frames of every level of theory, each marked with its level.
 
-    `validation` holds out frames of the first level; of the others a share is held out.
+    `validation` holds out frames of the first file; of the others a share of every level is held
+    out, of few frames as of many.
     """
     from tace_al.data.extxyz import read_labelled
+    from tace_al.model.labelled_batch import HEAD
 
     training: list[Atoms] = []
     held_out: list[Atoms] = []
     for index, (level, file) in enumerate(files.items()):
         frames = with_level(read_labelled(file, keys), level)
         if validation is not None and index == 0:
-            kept, left_out = frames, with_level(read_labelled(validation, keys), level)
-        else:
-            kept, left_out = split(frames, fraction, seed=seed)
-        training += kept
-        held_out += left_out
+            training += frames
+            held_out += with_level(read_labelled(validation, keys), level)
+            continue
+        for name in dict.fromkeys(atoms.info[HEAD] for atoms in frames):
+            own = [atoms for atoms in frames if atoms.info[HEAD] == name]
+            kept, left_out = split(own, fraction, seed=seed)
+            training += kept
+            held_out += left_out
     return training, held_out
 
 
@@ -198,34 +228,36 @@ def with_level(frames: "Sequence[Atoms]", level: str) -> "list[Atoms]":
     from tace_al.model.labelled_batch import HEAD
 
     for atoms in frames:
-        atoms.info.setdefault(HEAD, level)
+        atoms.info[HEAD] = str(atoms.info.get(HEAD, level))
     return list(frames)
 
 
 def network_config(
-    frames: "Sequence[Atoms]", *, preset: str, shape: dict[str, Any], warm: "Tace | None"
+    frames: "Sequence[Atoms]", *, preset: str | None, shape: dict[str, Any], warm: "Tace | None"
 ) -> "TaceConfig":
     """Return the network's shape for the data, or that of the warm start with the data's heads."""
     from tace_al.model.config import preset_config
     from tace_al.model.labelled_batch import HEAD
 
     elements = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
-    heads = tuple(dict.fromkeys(str(atoms.info[HEAD]) for atoms in frames))
+    heads = tuple(dict.fromkeys(atoms.info[HEAD] for atoms in frames))
     if warm is None:
-        return preset_config(preset, elements=sorted(elements), heads=heads, **shape)
+        return preset_config(
+            preset or DEFAULT_PRESET, elements=sorted(elements), heads=heads, **shape
+        )
     unknown = sorted(elements - set(warm.config.elements))
     if unknown:
         raise ConfigError(
             f"the model to start from does not know {', '.join(unknown)}; leave --start out"
         )
-    fixed = sorted(set(shape) - {"dtype"})
+    fixed = sorted(set(shape) - {"dtype"}) + (["preset"] if preset else [])
     if fixed:
         raise ConfigError(
             f"{', '.join(fixed)} cannot be set with --start, whose model has its shape; leave out "
             "one of them"
         )
     heads = (*warm.config.heads, *(name for name in heads if name not in warm.config.heads))
-    return replace(warm.config, heads=heads, dtype=shape["dtype"])
+    return replace(warm.config, heads=heads, dtype=shape.get("dtype", warm.config.dtype))
 
 
 def train_with_progress(
@@ -266,20 +298,28 @@ def train_with_progress(
 
 
 def provenance(
-    frames: "Sequence[Atoms]", data: Path, *, seed: int, preset: str, start: Path | None
-) -> dict[str, str | int | None]:
-    """Return where a model comes from, for its checkpoint."""
+    frames: "Sequence[Atoms]",
+    files: dict[str, Path],
+    *,
+    seed: int,
+    preset: str | None,
+    start: Path | None,
+) -> dict[str, Any]:
+    """Return where a model comes from, for its checkpoint; what it goes on from says the rest."""
     import importlib.metadata
 
     from tace_al.core.hashing import content_hash
     from tace_al.data.frames import structure_key
+    from tace_al.model.labelled_batch import HEAD
 
-    return {
-        "data": data.name,
+    made = {
+        "data": next(iter(files.values())).name,
+        "files": {level: file.name for level, file in files.items()},
+        "levels": dict(Counter(atoms.info[HEAD] for atoms in frames)),
         "training_set": content_hash([structure_key(atoms) for atoms in frames]),
         "num_training": len(frames),
         "seed": seed,
-        "preset": preset,
         "parent": None if start is None else start.name,
         "code_version": importlib.metadata.version("tace-al"),
     }
+    return made if start is not None else made | {"preset": preset or DEFAULT_PRESET}

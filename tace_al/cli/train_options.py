@@ -24,13 +24,16 @@ Also = Annotated[
 Freeze = Annotated[
     list[str] | None,
     typer.Option(
-        "--freeze", metavar="NAME", help="Leave the trunk, or a head, as it is. Repeatable."
+        "--freeze", metavar="NAME", help="Leave the trunk, or a head, as in --start. Repeatable."
     ),
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="Size of the network: tiny, small, medium, large.")
+    str | None,
+    typer.Option(
+        "--preset", help="Size of the network: tiny, small, medium, large; default: small."
+    ),
 ]
-Cutoff = Annotated[float, typer.Option("--cutoff", min=0.5, help="Å.")]
+Cutoff = Annotated[float | None, typer.Option("--cutoff", min=0.5, help="Å; default: 5.")]
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes, at most.")]
 LearningRate = Annotated[float, typer.Option("--learning-rate", min=0.0, help="Peak of Adam's.")]
 Start = Annotated[

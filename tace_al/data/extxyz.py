@@ -50,6 +50,7 @@ FORCE_LIMIT = 1e3
 Property = Literal["energy", "forces", "stress"]
 
 _PLACES: dict[Property, str] = {"energy": ENERGY, "forces": FORCES, "stress": STRESS}
+_ATOM_RESULTS = ("charges", "magmoms", "stresses", "energies")
 _CHARGE_NAMES = (CHARGE, "charge")
 _MULTIPLICITY_NAMES = (MULTIPLICITY, "multiplicity", "spin")
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -170,6 +171,9 @@ def normalised_labels(
     energies = _found(frames, "energy", keys.energy, source=source)
     forces = _found(frames, "forces", keys.forces, source=source)
     stresses = _found(frames, "stress", keys.stress, source=source)
+    for output, name in keys.others.items():
+        if all(_find(atoms, name) is None for atoms in frames):
+            raise _missing(frames, output, name, where=f"frame 0 of {source}")
     labelled = []
     for number, atoms in enumerate(frames):
         where = f"frame {number} of {source}"
@@ -177,7 +181,8 @@ def normalised_labels(
         for place in (copy.info, copy.arrays):
             for name in _PLACES.values():
                 place.pop(name, None)
-        others = _rename_others(copy, keys.others)
+        results = atoms.calc.results if atoms.calc is not None else {}
+        others = _rename_others(copy, keys.others, results)
         alone = forces[number] is None and not others
         if energies[number] is None and (alone or keys.energy != ENERGY):
             raise _missing([atoms], "energy", keys.energy, where=where)
@@ -191,9 +196,16 @@ def normalised_labels(
     return labelled
 
 
-def _rename_others(atoms: Atoms, names: Mapping[str, str]) -> bool:
-    """Move further labels to "REF_<output>" in place; return whether the frame has any."""
+def _rename_others(atoms: Atoms, names: Mapping[str, str], results: Mapping[str, Any]) -> bool:
+    """Move further labels to "REF_<output>" in place; return whether the frame has any.
+
+    `results` are those of a calculator, where ASE puts a file's `dipole` and `charges`.
+    """
     renamed = {**ALIASES, **{key: f"REF_{output}" for output, key in names.items()}}
+    for output, key in names.items():
+        if key in results:
+            place = atoms.arrays if key in _ATOM_RESULTS else atoms.info
+            place[f"REF_{output}"] = np.array(results[key])
     for place in (atoms.info, atoms.arrays):
         for given, name in renamed.items():
             if given in place and given != name:
@@ -270,7 +282,7 @@ def _found(frames: Sequence[Atoms], label: Property, name: str, *, source: str) 
     return values
 
 
-def _missing(frames: Sequence[Atoms], label: Property, name: str, *, where: str) -> DataError:
+def _missing(frames: Sequence[Atoms], label: str, name: str, *, where: str) -> DataError:
     """Return the error for a label that is not there, with the names that are."""
     there: set[str] = set()
     for atoms in frames:
@@ -280,9 +292,10 @@ def _missing(frames: Sequence[Atoms], label: Property, name: str, *, where: str)
     listed = ", ".join(sorted(there)) or "no labels at all"
     close = nearest_names(name, there) if there else ""
     hint = close if "Did you mean" in close else ""
+    option = f"--{label}-key" if label in _PLACES else f"--key {label}=NAME"
     return DataError(
         f"{where} has no {label} under {name!r}; it has {listed}. Name the right one with "
-        f"--{label}-key.{hint}"
+        f"{option}.{hint}"
     )
 
 
