@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tace_al.model.head import GATE_RATE, READOUT_START, READOUT_WIDTH
+from tace_al.model.head import READOUT_START, READOUT_WIDTH, smooth_gate
 from tace_al.model.radial import SILU_GAIN
 
 ChargeConstraint = Literal["equilibrated", "uniform", "free"]
@@ -129,7 +129,7 @@ class ChargeReadout(nn.Module):
         for scalars, weight in zip(layer_scalars[:-1], self.linear, strict=True):
             raw = raw + scalars @ (weight / math.sqrt(weight.shape[0]))
         raw = (raw + self.species_value.index_select(0, species)).double()
-        gate = 1.0 - torch.exp(-GATE_RATE * coordination.double())
+        gate = smooth_gate(coordination.double())
         latent = gate * raw[:, 0]
         if self.constraint == "free":
             return latent

@@ -27,6 +27,19 @@ LongRange = Literal["none", "ewald", "pme"]
 FIDELITY = "fidelity"
 """The embedding that tells the trunk which head will read it."""
 
+KNOWN_TENSORS: dict[str, tuple[Literal["structure", "atom"], int]] = {
+    "forces": ("atom", 1),
+    "stress": ("structure", 2),
+    "virial": ("structure", 2),
+    "atomic_virials": ("atom", 2),
+    "dipole": ("structure", 1),
+    "polarizability": ("structure", 2),
+    "born_charges": ("atom", 2),
+    "charges": ("atom", 0),
+    "magnetic_forces": ("atom", 1),
+}
+"""Outputs whose names mean something: what each belongs to, and its rank."""
+
 TRUNK = "trunk"
 """Everything that heads share: no head can be called so."""
 
@@ -73,6 +86,12 @@ class TensorOutput:
             )
         if self.per not in ("structure", "atom"):
             raise ConfigError(f"output {self.name}: per is '{self.per}', not structure or atom")
+        per, rank = KNOWN_TENSORS.get(self.name, (self.per, self.rank))
+        if (self.per, self.rank) != (per, rank):
+            raise ConfigError(
+                f"{self.name} is of rank {rank} and one per {per}; declare it so, or choose "
+                "another name"
+            )
         try:
             required_degree(self.rank, self.symmetry)
         except ValueError as error:
@@ -330,6 +349,10 @@ class TaceConfig:
         if missing:
             raise ConfigError(f"required conditions {missing} are not among those the model reads")
         names = [output.name for output in self.outputs]
+        if "charges" in names and self.charges != "none":
+            raise ConfigError(f"charges are {self.charges} already; declare no output of that name")
+        if self.site_gate == "lone" and (names or self.charges != "none"):
+            raise ConfigError("charges and declared outputs need the smooth site gate")
         if len(set(names)) < len(names):
             raise ConfigError(f"outputs {names} repeat a name")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tace_al.core.errors import ModelError, nearest_names
 from tace_al.data.conditions import describe_place
-from tace_al.model.config import TaceConfig
+from tace_al.model.config import KNOWN_TENSORS, TaceConfig
 
 ALWAYS = (
     "energy",
@@ -106,23 +106,14 @@ class OutputShape:
     shape: tuple[int, ...] = ()
 
 
-_SHAPES = {
-    "energy": OutputShape(per="structure"),
-    "forces": OutputShape(per="atom", shape=(3,)),
-    "stress": OutputShape(per="structure", shape=(3, 3)),
-    "virial": OutputShape(per="structure", shape=(3, 3)),
-    "dipole": OutputShape(per="structure", shape=(3,)),
-    "polarizability": OutputShape(per="structure", shape=(3, 3)),
-    "born_charges": OutputShape(per="atom", shape=(3, 3)),
-    "charges": OutputShape(per="atom"),
-    "magnetic_forces": OutputShape(per="atom", shape=(3,)),
-}
-
-
 def output_shapes(config: TaceConfig) -> dict[str, OutputShape]:
     """Return the shape of every output a model of this shape can be trained on."""
     available = available_outputs(config)
-    shapes = {name: shape for name, shape in _SHAPES.items() if name in available}
+    shapes = {"energy": OutputShape(per="structure")} | {
+        name: OutputShape(per=per, shape=(3,) * rank)
+        for name, (per, rank) in KNOWN_TENSORS.items()
+        if name in available and name != "atomic_virials"
+    }
     declared = {
         output.name: OutputShape(per=output.per, shape=(3,) * output.rank)
         for output in config.outputs

@@ -209,8 +209,14 @@ def _fit_tensor(model: Tace, output: TensorOutput, parts: Sequence[LabelledBatch
     per_atom = output.per == "atom"
     readout = model.tensor_readouts[output.name]
     assert isinstance(readout, TensorReadout)
+    labels = [part.targets[output.name] for part in own]
+    if output.name == "stress":  # the readout is the strain derivative of the energy
+        labels = [
+            label * part.graph.volumes[:, None, None]
+            for label, part in zip(labels, own, strict=True)
+        ]
     readout.standardise(
-        torch.cat([part.targets[output.name] for part in own]),
+        torch.cat(labels),
         torch.cat([m if per_atom else m.sum(dim=0, keepdim=True) for m in members]),
     )
 

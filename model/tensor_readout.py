@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tace_al.core.errors import ModelError
 from tace_al.model.cartesian import coupling, split_degrees
 from tace_al.model.decomposition import IrreducibleDecomposition
-from tace_al.model.head import GATE_RATE, READOUT_START, READOUT_WIDTH
+from tace_al.model.head import READOUT_START, READOUT_WIDTH, smooth_gate
 from tace_al.model.radial import SILU_GAIN
 
 
@@ -216,7 +216,7 @@ class TensorReadout(nn.Module):
             part = readout(degrees[degree], scalars) if natural else readout(degrees)
             basis = self.get_buffer(f"basis_{index}")
             total = total + torch.einsum("amk,xmk->ax", part, basis)
-        gate = 1.0 - torch.exp(-GATE_RATE * coordination.double())
+        gate = smooth_gate(coordination.double())
         tensor = (self.scale * gate).unsqueeze(1) * total.double()
         constant = self.reference.double() @ self.isotropic.double().T  # (species, 3^rank)
         tensor = tensor + constant.index_select(0, species)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tace_al.core.errors import ConfigError
-from tace_al.model.config import PRESETS, TaceConfig, preset_config
+from tace_al.model.config import PRESETS, TaceConfig, TensorOutput, preset_config
 
 
 def test_elements_are_put_in_order_once() -> None:
@@ -46,3 +46,14 @@ def test_the_nearest_name_is_suggested() -> None:
         preset_config("smal", elements=("H",))
     with pytest.raises(ConfigError, match=r"unknown model option 'chanels'.*'channels'"):
         preset_config("tiny", elements=("H",), chanels=3)
+
+
+def test_known_outputs_keep_their_shape() -> None:
+    with pytest.raises(ConfigError, match="dipole is of rank 1 and one per structure"):
+        TensorOutput(name="dipole", rank=1, per="atom")
+    with pytest.raises(ConfigError, match="forces is of rank 1"):
+        TensorOutput(name="forces", rank=0, per="atom")
+    charges = TensorOutput(name="charges", rank=0, per="atom")
+    assert TaceConfig(elements=("H",), outputs=(charges,)).outputs == (charges,)
+    with pytest.raises(ConfigError, match="charges are free already"):
+        TaceConfig(elements=("H",), outputs=(charges,), charges="free")
