@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.cli.model_options import OtherKeys, label_names
+from tace_al.cli.model_options import OtherKeys, label_keys, label_names
 from tace_al.cli.options import (
     BatchSize,
     Data,
@@ -58,7 +58,7 @@ def evaluate(
     from rich.console import Console
 
     from tace_al.core.atomic_write import write_bytes
-    from tace_al.data.extxyz import LabelKeys, is_isolated_atom, read_labelled
+    from tace_al.data.extxyz import is_isolated_atom, read_labelled
     from tace_al.model import evaluation
     from tace_al.model.checkpoint import load
 
@@ -68,7 +68,7 @@ def evaluate(
     if dtype is not None:
         potential = potential.as_dtype(dtype).eval()
     others = label_names(other_keys, potential.config)
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, others=others)
+    keys = label_keys(energy_key, forces_key, stress_key, others=others)
     frames = [atoms for atoms in read_labelled(data, keys) if not is_isolated_atom(atoms)]
     if not frames:
         raise DataError(f"{data} has isolated atoms only; give structures with neighbours")

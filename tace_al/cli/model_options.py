@@ -11,6 +11,7 @@ import typer
 from tace_al.core.errors import ConfigError, nearest_names
 
 if TYPE_CHECKING:
+    from tace_al.data.extxyz import LabelKeys
     from tace_al.model.config import TaceConfig, TensorOutput
     from tace_al.model.loss import LossWeights
 
@@ -72,16 +73,23 @@ def label_names(texts: Sequence[str] | None, config: "TaceConfig | None" = None)
     return names
 
 
+def label_keys(energy: str, forces: str, stress: str, *, others: dict[str, str]) -> "LabelKeys":
+    """Return what a file calls its labels."""
+    from tace_al.data.extxyz import LabelKeys
+
+    return LabelKeys(energy=energy, forces=forces, stress=stress, others=others)
+
+
 def check_labels(names: Iterable[str], config: "TaceConfig") -> None:
-    """Refuse labels of outputs that a network has not."""
+    """Refuse labels and weights of outputs that a network has not."""
     from tace_al.model.outputs import output_shapes
 
     known = output_shapes(config)
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"the network has no output '{name}' for the labels that --key names; add it with "
-                f"--tensor or --set.{nearest_names(name, known)}"
+                f"the network has no output '{name}' to learn; correct the name, or add the output "
+                f"with --tensor or --set.{nearest_names(name, known)}"
             )
 
 

@@ -13,6 +13,7 @@ from tace_al.cli.model_options import (
     Tensors,
     Weights,
     check_labels,
+    label_keys,
     label_names,
     loss_weights,
     network_options,
@@ -91,25 +92,24 @@ def train(
     Levels of theory share one trunk; name them by head= in the file, by --head and by --also.
     Example: [bold]tace-al train data.xyz.xz --preset small --time-limit 10m --out m.tace[/bold]
     """
-    from tace_al.data.extxyz import LabelKeys
     from tace_al.model import checkpoint
     from tace_al.model.trainer import TrainingOptions
 
     check_target(out, device=device, threads=threads)
-    names = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    keys = LabelKeys(**names, others=label_names(other_keys))
+    keys = label_keys(energy_key, forces_key, stress_key, others=label_names(other_keys))
     warm = None if start is None else checkpoint.load(start, device=device)
     files = level_files(head, data, also, warm=warm)
     frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
     shape = network_options(options, tensors, dtype=dtype, cutoff=cutoff)
     config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
-    check_labels(keys.others, config)
+    loss = loss_weights(weights)
+    check_labels([*keys.others, *loss.others], config)
     training = TrainingOptions(
         epochs=epochs,
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        weights=loss_weights(weights),
+        weights=loss,
         frozen=frozen_parts(freeze, start),
         seed=seed,
         device=device,
