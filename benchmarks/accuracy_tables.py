@@ -53,6 +53,7 @@ def plot_learning(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     trained = [row for row in rows if row.get("curve")]
     if not trained:
@@ -66,8 +67,11 @@ def plot_learning(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axis.plot(minutes, errors, marker=".", label=label)
     for axis, unit in zip(axes, ("forces, meV/A", "energy, meV/atom"), strict=True):
         axis.set(xlabel="training time, min", ylabel=f"held-out error of {unit}")
-        axis.set_yscale("log")
-        axis.set_xscale("log")
+        axis.set(xscale="log", yscale="log")
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            scale.set_major_formatter("{x:g}")
+            scale.set_minor_formatter(NullFormatter())
         axis.grid(which="both", alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -25,6 +25,9 @@ DATA = "TACE_AL_DATA"
 NEAR = 7
 """Separations of each dimer that are trained on; the three beyond are judged."""
 
+CHAINS = {6: "3 to 6 carbon atoms", 10: "7 to 10 carbon atoms", 99: "13 and 14 carbon atoms"}
+"""Groups of cumulenes by the longest chain in each."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
@@ -111,10 +114,13 @@ def qm7b(seed: int) -> Split:
 
 
 def cumulenes(seed: int) -> Split:
-    """Return the training file as it is; the validation file is judged by kind of chain."""
+    """Return the training file as it is; the validation file is judged by length of chain."""
     held_out: dict[str, list[Atoms]] = {}
-    for atoms in read("gnl_cumulene_val"):
-        held_out.setdefault(str(atoms.info["config_type"]), []).append(atoms)
+    frames = read("gnl_cumulene_val")
+    for atoms in sorted(frames, key=lambda atoms: int(atoms.info["nC"])):
+        num_carbon = int(atoms.info["nC"])
+        group = next(name for longest, name in CHAINS.items() if num_carbon <= longest)
+        held_out.setdefault(group, []).append(atoms)
     return Split(train=read("gnl_cumulene_train"), held_out=held_out)
 
 
@@ -227,7 +233,11 @@ TASKS: dict[str, Task] = {
     ),
     "cumulenes": Task(
         title="Cumulenes: energies that depend on both ends of a chain at once",
-        protocol="200 frames trained on, the 50 of the validation file judged by kind of chain.",
+        protocol=(
+            "200 frames trained on, the 50 of the validation file judged by length of chain. The "
+            "energy depends on the angle between the end groups, 4 to 17 A apart: by 2.6 eV "
+            "for three carbon atoms, by 0.7 eV for fourteen. A layer reaches 5 A."
+        ),
         split=cumulenes,
         models={
             "one layer": {"num_layers": 1},
@@ -235,6 +245,6 @@ TASKS: dict[str, Task] = {
             "three layers": {"num_layers": 3},
         },
         metrics=("energy_rmse_mev", *MECHANICAL),
-        training={"batch_size": 5, "learning_rate": 0.01},
+        training={"batch_size": 5, "learning_rate": 0.02, "weights": LossWeights(energy=40.0)},
     ),
 }
