@@ -1,0 +1,21 @@
+"""Fused sums over neighbours: compiled on first use, PyTorch's own operators where that fails.
+
+`edge_sums` is the sum over neighbours before coupling, with derivatives of any order;
+`splined_edge_sums` reads the radial weights from a table of polynomial pieces, for evaluation.
+Importing this package compiles nothing.
+"""
+
+from tace_al.model.kernels.edge_sums import edge_sums, fused
+from tace_al.model.kernels.layout import EdgeList, SumLayout
+from tace_al.model.kernels.library import compiled
+from tace_al.model.kernels.spline import RadialSpline, splined_edge_sums
+
+__all__ = [
+    "EdgeList",
+    "RadialSpline",
+    "SumLayout",
+    "compiled",
+    "edge_sums",
+    "fused",
+    "splined_edge_sums",
+]
