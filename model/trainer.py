@@ -159,7 +159,7 @@ def train(
     model = model.to(options.device).train()
     parts = labelled_parts(frames, model.config)
     held_out = labelled_parts(validation, model.config)
-    _check_labels(parts, options.weights)
+    _check_labels(frames, parts, options.weights)
     run = _Run(model, options, balanced(options.weights, parts), started)
     if start is not None and held_out and not options.keep_last:
         run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
@@ -184,11 +184,20 @@ def train(
     return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
 
 
-def _check_labels(parts: Sequence[LabelledBatch], weights: LossWeights) -> None:
+def _check_labels(
+    frames: Sequence[Atoms], parts: Sequence[LabelledBatch], weights: LossWeights
+) -> None:
     """Refuse a training set to learn nothing from, and weights of outputs the model has not."""
     if not parts:
         raise TrainingError("no training frame has more than one atom; add labelled structures")
     if not any(part.targets for part in parts):
+        names = {str(name) for atoms in frames for name in (*atoms.info, *atoms.arrays)}
+        others = sorted(name for name in names if name.startswith("REF_"))
+        if others:
+            raise TrainingError(
+                f"the frames have {', '.join(others)}, of which the network has no output; declare "
+                "it in `outputs`, or use the electric_field embedding or charges"
+            )
         raise TrainingError(
             "no training frame has a label such as REF_energy or REF_forces; name the file's keys "
             "with --energy-key and --forces-key"
