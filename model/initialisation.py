@@ -42,8 +42,9 @@ def scale_to_data(model: Tace, graphs: Sequence[AtomicGraph]) -> None:
         for interaction, product in zip(model.interactions, model.products, strict=True):
             assert isinstance(interaction, SpectralInteraction | MomentInteraction)
             interaction.scale_radial_inputs(1.0 / (BASIS_GAIN * max(size, 1e-6)))
+            factor = MESSAGE_SIZE / _size(model, interaction, batch)
             for weight in interaction.mix:
-                weight.mul_(MESSAGE_SIZE / _size(model, interaction, batch))
+                weight.mul_(factor)
             factor = FEATURE_SIZE / _size(model, product, batch)
             for weight in _last_weights(product):
                 weight.mul_(factor)

@@ -154,6 +154,7 @@ def test_frames_may_name_their_level_in_the_file(tace_al, tmp_path: Path) -> Non
     assert model.metadata["levels"] == {"A": 36, "B": 9}, "a tenth of every level is held out"
 
 
+@pytest.mark.slow
 def test_labels_of_an_output_by_the_files_name(tace_al, tmp_path: Path) -> None:
     data, out, errors = tmp_path / "d.xyz", tmp_path / "d.tace", tmp_path / "d.json"
     write(data, springs(40, 1, "A"), format="extxyz")

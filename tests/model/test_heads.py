@@ -41,8 +41,8 @@ def waters(num_frames: int, seed: int, level: str, *, named: bool = True) -> lis
     frames = []
     for _ in range(num_frames):
         atoms = molecule("H2O")
-        atoms.positions += rng.normal(scale=0.1, size=(3, 3))
-        atoms.calc = MorsePotential(epsilon=DEPTHS[level], r0=1.1, rho0=3.0, rcut1=6.0, rcut2=8.0)
+        atoms.positions += rng.normal(scale=0.05, size=(3, 3))
+        atoms.calc = MorsePotential(epsilon=DEPTHS[level], r0=1.1, rho0=2.0, rcut1=6.0, rcut2=8.0)
         atoms.info["REF_energy"] = float(atoms.get_potential_energy()) + 3.0 * E0[level]
         atoms.set_array("REF_forces", atoms.get_forces())
         atoms.calc = None
@@ -74,9 +74,9 @@ def answers(model: Tace, head: str, outputs: tuple[str, ...] = ("forces",)) -> l
 
 
 def force_size(frames: list[Atoms]) -> float:
-    """Return the error of a model that says zero, meV/Angstrom."""
+    """Return the mean absolute error of a model that says zero, meV/Angstrom."""
     forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
-    return 1e3 * float(np.sqrt(np.mean(forces**2)))
+    return 1e3 * float(np.abs(forces).mean())
 
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
@@ -103,7 +103,8 @@ def unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -
 @pytest.fixture(scope="module")
 def trained() -> Tace:
     """Return a model of two levels after a few epochs."""
-    return train(two_levels() + isolated("soft"), [], config=WATER, options=BRIEF).model
+    options = replace(BRIEF, epochs=10)
+    return train(two_levels() + isolated("soft"), [], config=WATER, options=options).model
 
 
 # the four tests of MODEL.md, section 6
@@ -195,18 +196,19 @@ def test_adding_a_head_leaves_calculators_and_committees_bit_identical(trained: 
 @pytest.mark.parametrize("embeddings", [(), (FIDELITY,)])
 def test_a_second_round_after_adding_a_head_works(embeddings: tuple[str, ...]) -> None:
     first = replace(WATER, heads=("soft",), embeddings=embeddings)
-    round_one = train(waters(12, 0, "soft"), [], config=first, options=BRIEF).model
+    options = replace(BRIEF, epochs=6)
+    round_one = train(waters(24, 0, "soft"), [], config=first, options=options).model
     both = replace(round_one.config, heads=("soft", "hf"))
-    frames = waters(12, 0, "soft") + waters(12, 1, "hf")
-    round_two = train(frames, [], config=both, options=BRIEF, start=round_one).model
+    frames = waters(24, 0, "soft") + waters(24, 1, "hf")
+    round_two = train(frames, [], config=both, options=options, start=round_one).model
     three = replace(round_two.config, heads=("soft", "hf", "ccsd(t)"))
-    frames += waters(12, 2, "ccsd(t)")
-    round_three = train(frames, [], config=three, options=BRIEF, start=round_two).model
+    frames += waters(24, 2, "ccsd(t)")
+    round_three = train(frames, [], config=three, options=options, start=round_two).model
     assert round_three.config.heads == ("soft", "hf", "ccsd(t)")
     for head in DEPTHS:  # each has learnt something of its level, energies on its own scale
         errors = evaluate(round_three, waters(8, 9, head))
-        assert errors.energy_rmse_mev_per_atom < 3000.0
-        assert errors.forces_rmse_mev_per_angstrom < 0.5 * force_size(waters(8, 9, head))
+        assert errors.energy_rmse_mev_per_atom < 1000.0
+        assert errors.forces_mae_mev_per_angstrom < 0.6 * force_size(waters(8, 9, head))
     for older, newer in ((round_one, round_two), (round_two, round_three)):
         for name, tensor in older.named_parameters():
             assert not torch.equal(tensor, newer.state_dict()[name]), f"{name} was trained on"
