@@ -193,6 +193,7 @@ def test_adding_a_head_leaves_calculators_and_committees_bit_identical(trained: 
         assert np.array_equal(few.member_forces, more.member_forces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embeddings", [(), (FIDELITY,)])
 def test_a_second_round_after_adding_a_head_works(embeddings: tuple[str, ...]) -> None:
     first = replace(WATER, heads=("soft",), embeddings=embeddings)
