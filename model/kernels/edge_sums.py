@@ -18,7 +18,6 @@ from tace_al.model.kernels import native, operators
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 
 _NONE = (None,) * 4  # no derivatives by edges and layout
-_OPS = operators.OPERATORS
 
 
 def edge_sums(
@@ -97,7 +96,7 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        sums: Tensor = _OPS.edge_sums(*arguments[:-1], arguments[-1].flat, 1.0)
+        sums: Tensor = operators.SUMS(*arguments[:-1], arguments[-1].flat, 1.0)
         return sums
 
     @staticmethod
@@ -108,7 +107,11 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor | None) -> tuple[Tensor | None, ...]:
         if cotangent is None:
             return (None, None, None, *_NONE)
-        gradients = _Gradients.apply(cotangent, *ctx.saved_tensors, *ctx.rest)
+        point = (cotangent, *ctx.saved_tensors)
+        if torch.is_grad_enabled():
+            gradients = _Gradients.apply(*point, *ctx.rest)
+        else:  # nobody differentiates again
+            gradients = operators.GRADIENTS(*point, ctx.rest[0].flat, 1.0)
         return (*gradients, *_NONE)
 
     @staticmethod
@@ -125,7 +128,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(_OPS.edge_sum_gradients(*arguments[:-1], arguments[-1].flat, 1.0))
+        return tuple(operators.GRADIENTS(*arguments[:-1], arguments[-1].flat, 1.0))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -152,7 +155,7 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(_OPS.edge_sum_second(*arguments[:-1], arguments[-1].flat, 1.0))
+        return tuple(operators.SECOND(*arguments[:-1], arguments[-1].flat, 1.0))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

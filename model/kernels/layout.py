@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Int
@@ -65,11 +66,17 @@ class SumLayout:
         """The pairs one after another, as an operator's argument."""
         return [number for pair in self.pairs for number in pair]
 
-    @classmethod
-    def from_flat(cls, numbers: Sequence[int]) -> "SumLayout":
+    @staticmethod
+    def from_flat(numbers: Sequence[int]) -> "SumLayout":
         """Return the layout of `flat`."""
-        triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
-        return cls(pairs=tuple(triples))
+        return _layout(tuple(numbers))
+
+
+@cache
+def _layout(numbers: tuple[int, ...]) -> SumLayout:
+    """Return the layout of its pairs one after another; operators ask for it in every call."""
+    triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return SumLayout(pairs=tuple(triples))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,8 @@
 """Calls of the compiled kernels with tensors."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import cache
 
@@ -12,13 +13,14 @@ from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.library import compiled
 
 _ENTRIES = {torch.float32: "tace_edge_sums_float", torch.float64: "tace_edge_sums_double"}
-_SIZES = ("batch", "atoms", "sources", "edges", "channels")
-_LAYOUT = ("dim_in", "dim_edge", "paths", "rows", "num_pairs", "pairs")
-_EDGES = ("sender", "first", "last")
-_INPUTS = ("features", "weights", "harmonics", "cotangent")
-_TANGENTS = ("dfeatures", "dweights", "dharmonics")
-_TABLE = ("table", "distances")
+# groups of arrays in the struct Problem: addresses, then how far members of a batch lie apart
+_INPUTS = (
+    ("features", "weights", "harmonics", "cotangent"),
+    ("dfeatures", "dweights", "dharmonics"),
+    ("table", "distances"),
+)
 _OUTPUTS = ("out_sums", "out_features", "out_weights", "out_harmonics", "out_distances")
+_PROBLEM = struct.Struct("=5q6q3q8q6q4qqd5q")  # packed anew in every call: quicker than ctypes
 
 
 class Operation(IntEnum):
@@ -29,45 +31,16 @@ class Operation(IntEnum):
     SECOND = 2
 
 
-def _with_steps(names: Sequence[str]) -> list[tuple[str, type]]:
-    """Return the fields of arrays: their addresses, then how far members of a batch lie apart."""
-    addresses: list[tuple[str, type]] = [(name, ctypes.c_void_p) for name in names]
-    return addresses + [(f"{name}_step", ctypes.c_int64) for name in names]
-
-
-class _Problem(ctypes.Structure):
-    """The struct of the same name in edge_sums.cpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in (*_SIZES, *_LAYOUT[:-1])),
-        ("pairs", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in _EDGES),
-        *_with_steps(_INPUTS),
-        *_with_steps(_TANGENTS),
-        *_with_steps(_TABLE),
-        ("pieces", ctypes.c_int64),
-        ("spacing", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in _OUTPUTS),
-    )
-
-
 @cache
-def _layout_fields(layout: SumLayout) -> tuple[Mapping[str, int], ctypes.Array[ctypes.c_int64]]:
+def _layout_fields(layout: SumLayout) -> tuple[tuple[int, ...], ctypes.Array[ctypes.c_int64]]:
     """Return what the struct says of a layout, and the array that it points to."""
     numbers, path, row = [], 0, 0
     for l1, l2, count in layout.pairs:
         numbers += [l1, l2, count, path, row]
         path, row = path + count, row + count * (2 * l1 + 1) * (2 * l2 + 1)
     array = (ctypes.c_int64 * len(numbers))(*numbers)
-    fields = {
-        "dim_in": layout.dim_in,
-        "dim_edge": layout.dim_edge,
-        "paths": path,
-        "rows": row,
-        "num_pairs": len(layout.pairs),
-        "pairs": ctypes.addressof(array),
-    }
-    return fields, array
+    sizes = (layout.dim_in, layout.dim_edge, path, row, len(layout.pairs))
+    return (*sizes, ctypes.addressof(array)), array
 
 
 def takes(tensor: Tensor) -> bool:
@@ -106,32 +79,52 @@ def run(
     IndexError
         The edges name senders that are not there, or their blocks overlap.
     """
-    library = compiled()
+    library, features = compiled(), inputs["features"]
     assert library is not None
-    features = inputs["features"]
     assert features is not None
-    problem, keep = _Problem(pieces=pieces, spacing=spacing), []
-    layout_fields, _ = _layout_fields(layout)
-    for name, value in layout_fields.items():
-        setattr(problem, name, value)
-    for name, tensor in zip(_EDGES, (edges.sender, edges.first, edges.last), strict=True):
-        assert tensor.dtype == torch.int64
-        keep.append(tensor.contiguous())
-        setattr(problem, name, keep[-1].data_ptr())
-    for name, given in inputs.items():
-        if given is not None:
-            assert given.dtype == features.dtype
-            keep.append(given.contiguous())
-            setattr(problem, name, keep[-1].data_ptr())
-            step = keep[-1].stride(0) if given.shape[0] > 1 else 0
-            setattr(problem, f"{name}_step", step)
-    for name, tensor in outputs.items():
-        setattr(problem, name, tensor.data_ptr())
-        problem.batch = tensor.shape[0]
-    problem.atoms, problem.edges = len(edges.first), len(edges.sender)
-    problem.sources, problem.channels = features.shape[1], features.shape[3]
-    if getattr(library, _ENTRIES[features.dtype])(int(operation), ctypes.byref(problem)):
+    around = [tensor.contiguous() for tensor in (edges.sender, edges.first, edges.last)]
+    assert all(tensor.dtype == torch.int64 for tensor in around)
+    arrays, keep = _array_fields(inputs, features.dtype)
+    rooms = [outputs[name].data_ptr() if name in outputs else 0 for name in _OUTPUTS]
+    batch = next(iter(outputs.values())).shape[0]
+    sizes = (batch, edges.first.shape[0], features.shape[1], edges.sender.shape[0])
+    fields, _ = _layout_fields(layout)
+    problem = _PROBLEM.pack(
+        *sizes,
+        features.shape[3],
+        *fields,
+        *(tensor.data_ptr() for tensor in around),
+        *arrays,
+        pieces,
+        spacing,
+        *rooms,
+    )
+    if getattr(library, _ENTRIES[features.dtype])(int(operation), problem):
         raise IndexError(
             "the edges do not fit: `sender` names rows that the features do not have, or the "
             "blocks first .. last overlap, descend or reach beyond the edges"
         )
+    del keep  # until here, so that copies of strided arrays live
+
+
+def _array_fields(
+    inputs: Mapping[str, Tensor | None], dtype: torch.dtype
+) -> tuple[list[int], list[Tensor]]:
+    """Return addresses and steps of the arrays, and the arrays, which must outlive the call."""
+    fields: list[int] = []
+    keep = []
+    for names in _INPUTS:
+        steps = []
+        for name in names:
+            given = inputs.get(name)
+            if given is None:
+                fields.append(0)
+                steps.append(0)
+                continue
+            assert given.dtype == dtype
+            array = given.contiguous()
+            keep.append(array)
+            fields.append(array.data_ptr())
+            steps.append(array.stride(0) if array.shape[0] > 1 else 0)
+        fields += steps
+    return fields, keep

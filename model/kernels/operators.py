@@ -217,40 +217,40 @@ def _splined_gradients(call: _Call) -> tuple[Tensor, ...]:
     return by_features, by_distances, by_harmonics
 
 
-FACTORS = ("features", "weights", "harmonics")
-SPLINED = ("features", "table", "distances", "harmonics")
+_FACTORS = ("features", "weights", "harmonics")
+_SPLINED = ("features", "table", "distances", "harmonics")
 _OPERATORS = (
     _Operator(
         name="edge_sums",
-        tensors=FACTORS,
+        tensors=_FACTORS,
         results=("out_sums",),
         operation=Operation.SUMS,
         reference=_sums,
     ),
     _Operator(
         name="edge_sum_gradients",
-        tensors=("cotangent", *FACTORS),
+        tensors=("cotangent", *_FACTORS),
         results=("out_features", "out_weights", "out_harmonics"),
         operation=Operation.GRADIENTS,
         reference=_gradients,
     ),
     _Operator(
         name="edge_sum_second",
-        tensors=("cotangent", *FACTORS, *_TANGENTS),
+        tensors=("cotangent", *_FACTORS, *_TANGENTS),
         results=("out_sums", "out_features", "out_weights", "out_harmonics"),
         operation=Operation.SECOND,
         reference=_second,
     ),
     _Operator(
         name="splined_edge_sums",
-        tensors=SPLINED,
+        tensors=_SPLINED,
         results=("out_sums",),
         operation=Operation.SUMS,
         reference=_splined_sums,
     ),
     _Operator(
         name="splined_edge_sum_gradients",
-        tensors=("cotangent", *SPLINED),
+        tensors=("cotangent", *_SPLINED),
         results=("out_features", "out_distances", "out_harmonics"),
         operation=Operation.GRADIENTS,
         reference=_splined_gradients,
@@ -262,4 +262,8 @@ for _operator in _OPERATORS:
     _LIBRARY.impl(_operator.name, _operator.run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"tace_al::{_operator.name}", _operator.shapes, lib=_LIBRARY)
     torch.library.register_vmap(f"tace_al::{_operator.name}", _operator.vmap, lib=_LIBRARY)
-OPERATORS = torch.ops.tace_al
+SUMS = torch.ops.tace_al.edge_sums.default
+GRADIENTS = torch.ops.tace_al.edge_sum_gradients.default
+SECOND = torch.ops.tace_al.edge_sum_second.default
+SPLINED_SUMS = torch.ops.tace_al.splined_edge_sums.default
+SPLINED_GRADIENTS = torch.ops.tace_al.splined_edge_sum_gradients.default

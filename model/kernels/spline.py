@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tace_al.model.kernels import operators
 from tace_al.model.kernels.edge_sums import _Gradients, check_shapes
 from tace_al.model.kernels.layout import EdgeList, SumLayout
-from tace_al.model.kernels.operators import OPERATORS
 from tace_al.model.kernels.pieces import Table, derivatives, hermite_pieces, piecewise
 
 FEWEST_PIECES, MOST_PIECES = 128, 4096
@@ -120,7 +120,7 @@ class _SplinedSums(torch.autograd.Function):
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
         *tensors, layout, spacing = arguments
-        sums: Tensor = OPERATORS.splined_edge_sums(*tensors, layout.flat, spacing)
+        sums: Tensor = operators.SPLINED_SUMS(*tensors, layout.flat, spacing)
         return sums
 
     @staticmethod
@@ -136,7 +136,7 @@ class _SplinedSums(torch.autograd.Function):
             return (None, None, None, None, *nothing)
         features, table, distances, harmonics, *around = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            by_features, by_distances, by_harmonics = OPERATORS.splined_edge_sum_gradients(
+            by_features, by_distances, by_harmonics = operators.SPLINED_GRADIENTS(
                 cotangent, *ctx.saved_tensors, ctx.layout.flat, ctx.spacing
             )
             return (by_features, None, by_distances, by_harmonics, *nothing)
