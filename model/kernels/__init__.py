@@ -5,10 +5,10 @@
 Importing this package compiles nothing.
 """
 
-from tace_al.model.kernels.edge_sums import edge_sums, fused
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.library import compiled
 from tace_al.model.kernels.spline import RadialSpline, splined_edge_sums
+from tace_al.model.kernels.sums import edge_sums, fused
 
 __all__ = [
     "EdgeList",

@@ -44,22 +44,22 @@ class SumLayout:
     @property
     def dim_in(self) -> int:
         """Components of a feature."""
-        return (max(l1 for l1, _, _ in self.pairs) + 1) ** 2
+        return _sizes(self.pairs)[0]
 
     @property
     def dim_edge(self) -> int:
         """Harmonics of an edge."""
-        return (max(l2 for _, l2, _ in self.pairs) + 1) ** 2
+        return _sizes(self.pairs)[1]
 
     @property
     def num_paths(self) -> int:
         """Radial weights of an edge and channel."""
-        return sum(count for _, _, count in self.pairs)
+        return _sizes(self.pairs)[2]
 
     @property
     def num_rows(self) -> int:
         """Rows of the sums of an atom."""
-        return sum(count * (2 * l1 + 1) * (2 * l2 + 1) for l1, l2, count in self.pairs)
+        return _sizes(self.pairs)[3]
 
     @property
     def flat(self) -> list[int]:
@@ -70,6 +70,17 @@ class SumLayout:
     def from_flat(numbers: Sequence[int]) -> "SumLayout":
         """Return the layout of `flat`."""
         return _layout(tuple(numbers))
+
+
+@cache
+def _sizes(pairs: tuple[tuple[int, int, int], ...]) -> tuple[int, int, int, int]:
+    """Return the components of a feature and an edge, and the numbers of paths and rows."""
+    return (
+        (max(l1 for l1, _, _ in pairs) + 1) ** 2,
+        (max(l2 for _, l2, _ in pairs) + 1) ** 2,
+        sum(count for _, _, count in pairs),
+        sum(count * (2 * l1 + 1) * (2 * l2 + 1) for l1, l2, count in pairs),
+    )
 
 
 @cache

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tace_al.model.kernels import operators
-from tace_al.model.kernels.edge_sums import _Gradients, check_shapes
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.pieces import Table, derivatives, hermite_pieces, piecewise
+from tace_al.model.kernels.sums import _Gradients, check_shapes, takes_anything
 
 FEWEST_PIECES, MOST_PIECES = 128, 4096
 
@@ -118,6 +118,7 @@ class _SplinedSums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @takes_anything
     def forward(*arguments: Any) -> Tensor:
         *tensors, layout, spacing = arguments
         sums: Tensor = operators.SPLINED_SUMS(*tensors, layout.flat, spacing)

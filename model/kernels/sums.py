@@ -8,7 +8,9 @@ derivative of those along (dh, dW, dY), whose own derivatives are sums of itself
 with factors replaced. `torch.func` (grad, vmap, jvp) goes through all of it.
 """
 
-from typing import Any, final
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,8 @@ from torch import Tensor
 from tace_al.model.kernels import native, operators
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 
+Result = TypeVar("Result")
+_ANYTHING = inspect.signature(lambda *arguments: None)
 _NONE = (None,) * 4  # no derivatives by edges and layout
 
 
@@ -79,6 +83,12 @@ def check_shapes(layout: SumLayout, **given: tuple[Tensor, tuple[int, ...]]) -> 
             )
 
 
+def takes_anything(forward: Callable[..., Result]) -> Callable[..., Result]:
+    """State the signature (*arguments), which autograd would otherwise work out in every call."""
+    forward.__signature__ = _ANYTHING  # type: ignore[attr-defined]
+    return forward
+
+
 def _sum(terms: list[Tensor | None]) -> Tensor | None:
     """Return the sum of the terms that are there."""
     total = None
@@ -95,6 +105,7 @@ class _Sums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @takes_anything
     def forward(*arguments: Any) -> Tensor:
         sums: Tensor = operators.SUMS(*arguments[:-1], arguments[-1].flat, 1.0)
         return sums
@@ -127,6 +138,7 @@ class _Gradients(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @takes_anything
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         return tuple(operators.GRADIENTS(*arguments[:-1], arguments[-1].flat, 1.0))
 
@@ -154,6 +166,7 @@ class _Second(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @takes_anything
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         return tuple(operators.SECOND(*arguments[:-1], arguments[-1].flat, 1.0))
 
