@@ -164,8 +164,8 @@ TASKS: dict[str, Task] = {
             "between its frames: the polarisation is e A a cell modulo lattice vectors, changes of "
             "it (1.6 e A) are Born charges times displacements to 0.05 e A with rows of the "
             "tensor for the polarisation, 0.20 with columns; polarisabilities in e A^2/V give a "
-            "dielectric constant of 2.4; Born charges of a cell sum to zero. With seed 0 one of the "
-            "frames judged has a bond of 2.48 A, longer than any trained on (2.36 A), and most of "
+            "dielectric constant of 2.4; Born charges of a cell sum to zero. With seed 0 one "
+            "of the frames judged has a bond of 2.48 A, longer than any trained on (2.36 A), and most of "
             "the error of Born charges: the other 19 are predicted to 0.026 e by the model of two "
             "layers."
         ),
