@@ -166,7 +166,7 @@ TASKS: dict[str, Task] = {
             "tensor for the polarisation, 0.20 with columns; polarisabilities in e A^2/V give a "
             "dielectric constant of 2.4; Born charges of a cell sum to zero. With seed 0 one "
             "of the frames judged has a bond of 2.48 A, longer than any trained on (2.36 A), "
-            "and most of the error of Born charges: the other 19 are predicted to 0.026 e by the "
+            "and most of the error of Born charges: the other 19 are predicted to 0.027 e by the "
             "model of two layers."
         ),
         split=lambda seed: random_split(read("SiO2_pol_becs_dev"), 20, seed),
