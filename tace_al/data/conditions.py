@@ -58,9 +58,7 @@ CONDITIONS: dict[str, Condition] = {
         Condition(name="electric_field", per="structure", shape=(3,)),
         Condition(name="magnetic_field", per="structure", shape=(3,)),
         Condition(name="initial_charges", per="atom"),
-        Condition(
-            name="collinear_moments", per="atom", aliases=("initial_magmoms", "REF_magmoms")
-        ),
+        Condition(name="collinear_moments", per="atom", aliases=("initial_magmoms", "REF_magmoms")),
         Condition(
             name="magnetic_moments",
             per="atom",

@@ -89,9 +89,7 @@ class AtomicGraph:
 _TENSORS = tuple(entry.name for entry in fields(AtomicGraph) if entry.name != "conditions")
 
 
-def graph_from_atoms(
-    atoms: Atoms, cutoff: float, conditions: Sequence[str] = ()
-) -> AtomicGraph:
+def graph_from_atoms(atoms: Atoms, cutoff: float, conditions: Sequence[str] = ()) -> AtomicGraph:
     """Return the graph of one structure with every edge shorter than `cutoff` (Angstrom).
 
     `conditions` names what else to read from the frame (`tace_al.data.conditions`).
