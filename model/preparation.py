@@ -217,7 +217,7 @@ def _fit_tensor(model: Tace, output: TensorOutput, parts: Sequence[LabelledBatch
         ]
     readout.standardise(
         torch.cat(labels),
-        torch.cat([m if per_atom else m.sum(dim=0, keepdim=True) for m in members]),
+        torch.cat([m if per_atom else m.sum(dim=0, keepdim=True) for m in members]).double(),
     )
 
 

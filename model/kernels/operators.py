@@ -123,7 +123,7 @@ class _Operator:
         call, batched = self.call(arguments)
         return _returned([call.room(name) for name in self.results], batched)
 
-    def vmap(self, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+    def vmap(self, info: Any, in_dims: Any, *arguments: Any) -> Any:
         """Join the mapped axis with the batch axis and call once."""
         dims = in_dims[: len(self.tensors)]
         around = in_dims[len(dims) : len(dims) + 3]  # sender, first, last
