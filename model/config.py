@@ -53,6 +53,12 @@ def is_reserved(name: str) -> bool:
     return hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
 
 
+def check_choice(option: str, value: str, kind: Any) -> None:
+    """Refuse a value that is not one of a Literal's words."""
+    if value not in get_args(kind):
+        raise ConfigError(f"{option} '{value}' is not one of {', '.join(get_args(kind))}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorOutput:
     """A tensor that is read from the features directly, not derived from the energy.
@@ -318,8 +324,7 @@ class TaceConfig:
         ]
         for name, values, kind in choices:
             for value in values:
-                if value not in get_args(kind):
-                    raise ConfigError(f"{name} '{value}' is not one of {', '.join(get_args(kind))}")
+                check_choice(name, value, kind)
         if self.long_range != "none" and self.charges == "none":
             raise ConfigError(
                 f"long_range '{self.long_range}' acts between charges; set charges to "

@@ -148,8 +148,11 @@ def loss_weights(texts: Sequence[str] | None) -> "LossWeights":
 
 def _value(name: str, text: str, kind: Any) -> Any:
     """Return a text as a value of a declared type."""
+    from tace_al.model.config import check_choice
+
     if typing.get_origin(kind) is typing.Literal:
-        return text  # the configuration names what is possible
+        check_choice(name, text, kind)
+        return text
     choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for choice in choices:
         try:
