@@ -8,6 +8,7 @@ its own copy of the edge vectors.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -20,7 +21,9 @@ from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.checkpoint import load
 from tace_al.model.derivatives import edge_forces, edge_stress
+from tace_al.model.kernels import RadialSpline
 from tace_al.model.prediction import Prediction
+from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import Tace
 
 STACKED_SIZE = 12_000
@@ -42,9 +45,13 @@ class Committee:
         Models of the same configuration (elements, cutoff, size, dtype) on the same device; copied.
     head
         Name of the head that answers; the first by default.
+    splines
+        Read radial weights from splines, as `TaceCalculator` does.
     """
 
-    def __init__(self, members: Sequence[Tace], *, head: str | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Tace], *, head: str | None = None, splines: bool = True
+    ) -> None:
         if not members:
             raise ModelError("a committee needs at least one member")
         shapes = {str({**m.config.to_dict(), "average_neighbours": 0}) for m in members}
@@ -58,6 +65,7 @@ class Committee:
         self.head = head
         states = [member.state_dict() for member in self.members]
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        self._keeper = SplineKeeper(self.members) if splines else None
 
     @classmethod
     def load(
@@ -132,11 +140,24 @@ class Committee:
         vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
         copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
 
-        def evaluate(state: dict[str, Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
-            output = torch.func.functional_call(self._skeleton, state, (edges, inputs))
+        by_member = self._splines()
+        tables = [
+            torch.stack([spline.table for spline in layer])
+            for layer in zip(*by_member, strict=True)
+        ]
+
+        def evaluate(
+            state: dict[str, Tensor], edges: Tensor, tables: list[Tensor]
+        ) -> tuple[Tensor, Tensor]:
+            splines = [
+                replace(spline, table=table)
+                for spline, table in zip(by_member[0], tables, strict=True)
+            ]
+            arguments = (edges, inputs, (), splines)
+            output = torch.func.functional_call(self._skeleton, state, arguments)
             return output.node_energy, output.descriptors
 
-        node_energy, features = torch.func.vmap(evaluate)(self._stacked, copies)
+        node_energy, features = torch.func.vmap(evaluate)(self._stacked, copies, tables)
         (gradient,) = torch.autograd.grad(node_energy.sum(), copies)
         answers = {
             "energy": torch.stack([inputs.total(member) for member in node_energy.detach()]),
@@ -148,10 +169,17 @@ class Committee:
             answers["stress"] = torch.stack(stresses)
         return answers
 
+    def _splines(self) -> list[tuple[RadialSpline, ...]]:
+        """Return the splines of each member, nothing where networks are used."""
+        return self._keeper.current() if self._keeper else [() for _ in self.members]
+
     def _evaluate_in_turn(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
         """Return what `_evaluate_stacked` does, one member after the other."""
         names = ("forces", "stress") if stress else ("forces",)
-        outputs = [member.evaluate(graph, names, head=self.head) for member in self.members]
+        outputs = [
+            member.evaluate(graph, names, head=self.head, splines=splines)
+            for member, splines in zip(self.members, self._splines(), strict=True)
+        ]
         answers = {
             name: torch.stack([output[name] for output in outputs]) for name in ("energy", *names)
         }

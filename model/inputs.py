@@ -17,6 +17,7 @@ from tace_al.data.graph import AtomicGraph
 from tace_al.model.config import TaceConfig
 from tace_al.model.derivatives import Variables
 from tace_al.model.embeddings import check_conditions
+from tace_al.model.kernels import EdgeList
 from tace_al.model.linear import SpeciesGroups
 
 
@@ -55,6 +56,8 @@ class NetworkInputs:
         stands for no edge.
     sender
         Sorted place of the atom where each of them begins.
+    blocks
+        The same for the compiled sums: the slots of each atom that hold edges.
     place
         Sorted place of each atom of the graph.
     system_index
@@ -74,6 +77,7 @@ class NetworkInputs:
     groups: SpeciesGroups
     edges: Int[Tensor, "atoms slots"]
     sender: Int[Tensor, "atoms slots"]
+    blocks: EdgeList
     place: Int[Tensor, " atoms"]
     system_index: Int[Tensor, " atoms"]
     num_systems: int
@@ -164,13 +168,15 @@ def network_inputs(
     if len(present) > 1:
         head_of_system = torch.tensor([present.index(name) for name in heads], device=order.device)
         head_index = head_of_system[system_index]
+    sender = nn.functional.pad(place[graph.sender], (0, 1))[edges]
     return NetworkInputs(
         groups=SpeciesGroups(
             species=species[order],
             counts=torch.bincount(species, minlength=len(config.elements)).tolist(),
         ),
         edges=edges,
-        sender=nn.functional.pad(place[graph.sender], (0, 1))[edges],
+        sender=sender,
+        blocks=EdgeList.of_slots(sender, (edges < len(graph.sender)).sum(dim=1)),
         place=place,
         system_index=system_index,
         num_systems=graph.num_systems,

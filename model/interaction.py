@@ -26,6 +26,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.model import cartesian
+from tace_al.model.kernels import (
+    EdgeList,
+    RadialSpline,
+    SumLayout,
+    edge_sums,
+    fused,
+    splined_edge_sums,
+)
 from tace_al.model.open_radial import OpenRadialNetwork
 from tace_al.model.radial import RadialNetwork
 
@@ -71,6 +79,22 @@ def message_couplings(
                             row[column[path, m1, m2]] = float(coupling[m1, m2])
                     rows.append(row)
     return torch.stack(rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplinedWeights:
+    """Radial weights read from a spline.
+
+    Parameters
+    ----------
+    spline
+        Weights of every path and channel as functions of the distance.
+    distances
+        Length of each edge in Angstrom.
+    """
+
+    spline: RadialSpline
+    distances: Float[Tensor, " edges"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +179,7 @@ class SpectralInteraction(nn.Module):
         assert num_species or not options.species_radial, "species_radial needs num_species"
         paths = message_paths(l_feature, l_edge, l_edge)
         self.num_paths = len(paths)
+        self.layout = SumLayout.of_paths(paths)
         self.pairs = [
             (l1, l2, sum(path[:2] == (l1, l2) for path in paths))
             for l1, l2 in dict.fromkeys(path[:2] for path in paths)
@@ -189,10 +214,12 @@ class SpectralInteraction(nn.Module):
         self,
         features: Float[Tensor, "sources dim_in channels_in"],
         harmonics: Float[Tensor, "atoms dim_edge slots"],
-        radial_basis: Float[Tensor, "atoms*slots radial"],
+        radial_basis: Float[Tensor, "atoms*slots radial"] | None,
         sender: Int[Tensor, "atoms slots"],
         *,
         pairs: Int[Tensor, " atoms*slots"] | None = None,
+        edges: EdgeList | None = None,
+        splined: SplinedWeights | None = None,
     ) -> Float[Tensor, "atoms dim_message channels"]:
         """Return the messages of every atom; empty slots have a radial basis of zero.
 
@@ -203,14 +230,16 @@ class SpectralInteraction(nn.Module):
         harmonics
             Y_l of each edge slot.
         radial_basis
-            Radial functions under the envelope, row by row of the slots.
+            Radial functions under the envelope, row by row of the slots; None beside `splined`.
         sender
             Row of `features` that each slot reads.
         pairs
             Species of both ends (`tace_al.model.radial.species_pairs`); read by `species_radial`.
+        edges
+            The slots as blocks of edges, `sender` among them; None for the padded form.
+        splined
+            Radial weights in place of the network's.
         """
-        num_atoms, num_slots = sender.shape
-        channels = self.up.shape[2]
         up = self.up / math.sqrt(features.shape[2])
         sent = [
             degree @ matrix
@@ -218,9 +247,46 @@ class SpectralInteraction(nn.Module):
         ]
         if self.up_bias is not None:
             sent[0] = sent[0] + self.up_bias
+        blocks = edges if edges is not None and fused(features) else None
+        if blocks is not None and splined is not None:
+            sums = splined_edge_sums(
+                torch.cat(sent, dim=1),
+                splined.spline,
+                splined.distances,
+                _by_edge(harmonics),
+                blocks,
+                self.layout,
+            )
+        else:
+            weights = (
+                self.radial(radial_basis, pairs)
+                if splined is None
+                else splined.spline(splined.distances)
+            ).reshape(-1, self.num_paths, self.up.shape[2])
+            sums = (
+                edge_sums(torch.cat(sent, dim=1), weights, _by_edge(harmonics), blocks, self.layout)
+                if blocks is not None
+                else self._slot_sums(sent, harmonics, weights, sender)
+            )
+        message = self._mixed(sums)
+        if self.density is None:
+            return message
+        density = self.density(radial_basis, pairs, sender, self.inverse_neighbours)
+        return message / density[:, None, None]
+
+    def _slot_sums(
+        self,
+        sent: list[Float[Tensor, "sources _ channels"]],
+        harmonics: Float[Tensor, "atoms dim_edge slots"],
+        weights: Float[Tensor, "atoms*slots paths channels"],
+        sender: Int[Tensor, "atoms slots"],
+    ) -> Float[Tensor, "atoms rows channels"]:
+        """Return the sums over neighbours as one small matrix product an atom and path."""
+        num_atoms, num_slots = sender.shape
+        channels = self.up.shape[2]
         sources = [degree.index_select(0, sender.reshape(-1)) for degree in sent]
         angular = cartesian.split_degrees(harmonics)
-        weights = self.radial(radial_basis, pairs).reshape(num_atoms, num_slots, -1, 1, channels)
+        weights = weights.reshape(num_atoms, num_slots, self.num_paths, 1, channels)
         counts = [count for _, _, count in self.pairs]
         sums = []
         for (l1, l2, _), weight in zip(self.pairs, weights.split(counts, dim=2), strict=True):
@@ -228,14 +294,24 @@ class SpectralInteraction(nn.Module):
             carried = (weight * source).reshape(num_atoms, num_slots, -1)
             total = angular[l2] @ carried if l2 > 0 else carried.sum(dim=1)  # Y_0 = 1
             sums.append(total.reshape(num_atoms, -1, channels))
-        coupled = (self.couplings * self.inverse_neighbours) @ torch.cat(sums, dim=1)
+        return torch.cat(sums, dim=1)
+
+    def _mixed(
+        self, sums: Float[Tensor, "atoms rows channels"]
+    ) -> Float[Tensor, "atoms dim_message channels"]:
+        """Return the sums coupled into degrees, their paths mixed."""
+        num_atoms = sums.shape[0]
+        coupled = (self.couplings * self.inverse_neighbours) @ sums
         sizes = [count * (2 * l + 1) for l, count in enumerate(self.paths_per_degree)]
         messages = []
         for l, (block, mix) in enumerate(zip(coupled.split(sizes, dim=1), self.mix, strict=True)):
             block = block.reshape(num_atoms, 2 * l + 1, -1)  # (atoms, 2 l + 1, paths * channels)
             messages.append(block @ (mix / math.sqrt(mix.shape[0])))
-        message = torch.cat(messages, dim=1)
-        if self.density is None:
-            return message
-        density = self.density(radial_basis, pairs, sender, self.inverse_neighbours)
-        return message / density[:, None, None]
+        return torch.cat(messages, dim=1)
+
+
+def _by_edge(
+    harmonics: Float[Tensor, "atoms dim_edge slots"],
+) -> Float[Tensor, "atoms*slots dim_edge"]:
+    """Return the harmonics of slot after slot."""
+    return harmonics.transpose(1, 2).reshape(-1, harmonics.shape[1])

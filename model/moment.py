@@ -26,7 +26,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.model import cartesian, symmetric_tensor
-from tace_al.model.interaction import PLAIN, InteractionOptions, LocalDensity, message_paths
+from tace_al.model.interaction import (
+    PLAIN,
+    InteractionOptions,
+    LocalDensity,
+    SplinedWeights,
+    message_paths,
+)
+from tace_al.model.kernels import EdgeList
 from tace_al.model.linear import DegreeLinear, SpeciesGroups
 from tace_al.model.product import NUM_SAMPLES, Term, bilinear, independent_subset, sparse_products
 from tace_al.model.radial import RadialNetwork
@@ -99,6 +106,8 @@ class MomentInteraction(nn.Module):
         sender: Int[Tensor, "atoms slots"],
         *,
         pairs: Int[Tensor, " atoms*slots"] | None = None,
+        edges: EdgeList | None = None,
+        splined: SplinedWeights | None = None,
     ) -> Float[Tensor, "atoms dim_moments channels"]:
         """Return the moments of every atom; arguments as those of `SpectralInteraction`."""
         num_atoms, num_slots = sender.shape

@@ -29,6 +29,8 @@ from tace_al.model.gate import EquivariantGate
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head, lone_gate, smooth_gate
 from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs, slot_vectors
+from tace_al.model.interaction import SplinedWeights
+from tace_al.model.kernels import RadialSpline
 from tace_al.model.layer import (
     MessageConditions,
     make_basis,
@@ -49,7 +51,7 @@ class _Edges(NamedTuple):
     """What the layers read of every edge slot."""
 
     r: Tensor  # (rows,)
-    radial: Tensor  # (rows, radial)
+    radial: Tensor | None  # (rows, radial); None where splines stand for it
     harmonics: Tensor  # (atoms, components, slots)
     coordination: Tensor  # (atoms,)
     pairs: Tensor | None  # (rows,)
@@ -247,6 +249,7 @@ class Tace(nn.Module):
         vectors: Float[Tensor, "edges 3"],
         inputs: NetworkInputs,
         outputs: Sequence[str] = (),
+        splines: Sequence[RadialSpline] = (),
     ) -> NetworkOutput:
         """Return site energies, descriptors and direct outputs of the sorted atoms.
 
@@ -254,8 +257,8 @@ class Tace(nn.Module):
         weights, so that `torch.func` transforms apply; `evaluate` is the way to everything else.
         """
         species, sender = inputs.groups.species, inputs.sender
-        edges = self._edges(vectors, inputs)
-        layers = self._features(edges, inputs)
+        edges = self._edges(vectors, inputs, radial=not splines)
+        layers = self._features(edges, inputs, splines)
         scalars = [layer[:, 0] for layer in layers]
         energy = self._site_energy(scalars, inputs, edges.coordination)
         if self.zbl is not None:
@@ -272,8 +275,10 @@ class Tace(nn.Module):
                 tensors[name] = readout(layers, species, edges.coordination)
         return NetworkOutput(energy, torch.cat(scalars, dim=1), tensors)
 
-    def _edges(self, vectors: Float[Tensor, "edges 3"], inputs: NetworkInputs) -> "_Edges":
-        """Return distances, radial functions and harmonics of every edge slot."""
+    def _edges(
+        self, vectors: Float[Tensor, "edges 3"], inputs: NetworkInputs, *, radial: bool = True
+    ) -> "_Edges":
+        """Return distances, radial functions (if wanted) and harmonics of every edge slot."""
         species, sender = inputs.groups.species, inputs.sender
         # an empty slot holds a vector far beyond every cutoff
         slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
@@ -286,7 +291,7 @@ class Tace(nn.Module):
         harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(*sender.shape, -1)
         return _Edges(
             r=r,
-            radial=self.radial_basis(distance, envelope),
+            radial=self.radial_basis(distance, envelope) if radial else None,
             harmonics=harmonics.transpose(1, 2),
             coordination=envelope.reshape(sender.shape).sum(dim=1),
             pairs=pairs,
@@ -296,9 +301,12 @@ class Tace(nn.Module):
         """Return what the radial networks read of every edge, slot by slot."""
         inputs = self.inputs(graph)
         edges = self._edges(graph.edge_vectors().to(self.embedding.dtype), inputs)
+        assert edges.radial is not None
         return edges.radial[(inputs.edges < graph.sender.shape[0]).reshape(-1)]
 
-    def _features(self, edges: "_Edges", inputs: NetworkInputs) -> list[Tensor]:
+    def _features(
+        self, edges: "_Edges", inputs: NetworkInputs, splines: Sequence[RadialSpline]
+    ) -> list[Tensor]:
         """Return the features after each layer, (atoms, components, channels)."""
         groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
         scalars = self.embedding.index_select(0, species)
@@ -316,7 +324,17 @@ class Tace(nn.Module):
         ):
             if index > 0:
                 sources, rows = features, sender
-            message = interaction(sources, edges.harmonics, edges.radial, rows, pairs=edges.pairs)
+            message = interaction(
+                sources,
+                edges.harmonics,
+                edges.radial,
+                rows,
+                pairs=edges.pairs,
+                edges=replace(inputs.blocks, sender=rows.reshape(-1)),
+                splined=SplinedWeights(spline=splines[index], distances=edges.r)
+                if splines
+                else None,
+            )
             source = message if self.config.residual == "message" else features
             if len(self.message_conditions):
                 add_conditions = self.message_conditions[index]
@@ -388,6 +406,7 @@ class Tace(nn.Module):
         *,
         head: str | Sequence[str] | None = None,
         create_graph: bool = False,
+        splines: Sequence[RadialSpline] = (),
     ) -> TaceOutput:
         """Return energies and whatever else is named (`tace_al.model.outputs`).
 
@@ -402,6 +421,9 @@ class Tace(nn.Module):
             Name of the head, or one name a structure; the first head by default.
         create_graph
             Keep the graph of every output, so that a loss on them can be differentiated.
+        splines
+            Radial weights of every layer in place of the networks
+            (`tace_al.model.radial_splines`); those of these very weights.
 
         Raises
         ------
@@ -416,7 +438,7 @@ class Tace(nn.Module):
                 graph, plan.moved, self.embedding.dtype, absolute=self.config.reads_positions
             )
             inputs = self.inputs(graph, head=head, variables=variables)
-            network = self(variables.vectors, inputs, tuple(sorted(plan.direct)))
+            network = self(variables.vectors, inputs, tuple(sorted(plan.direct)), splines)
             node_energy = inputs.unsorted(network.node_energy)
             energy = inputs.total(network.node_energy)
             tensors = self._direct(network, inputs, graph, plan.direct)

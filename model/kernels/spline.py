@@ -44,6 +44,7 @@ class RadialSpline:
         *,
         dtype: torch.dtype,
         tolerance: float = 1e-5,
+        fewest_pieces: int = FEWEST_PIECES,
     ) -> "RadialSpline":
         """Return the spline of a function, as fine as the tolerance asks.
 
@@ -58,13 +59,15 @@ class RadialSpline:
         tolerance
             Largest error of the slope, as a fraction of the largest slope; 1e-5 changes forces of
             1 eV/Angstrom by less than 1e-7.
+        fewest_pieces
+            Where the search begins.
 
         Raises
         ------
         ValueError
             The function is too rough for that.
         """
-        pieces = FEWEST_PIECES
+        pieces = max(fewest_pieces, FEWEST_PIECES)
         while pieces <= MOST_PIECES:
             spacing = cutoff / pieces
             table = hermite_pieces(weights, cutoff, pieces)

@@ -1,6 +1,6 @@
 """The networks that the contract is checked on, what they are asked, and how answers transform.
 
-Twenty small networks cover every product, option, embedding, output and charge model; each runs
+Twenty-two small networks cover every product, option, embedding, output and charge model; each runs
 through each contract that applies to it. Every weight is moved from where training would start
 (embedding tables and last layers begin at zero), so that no check passes because nothing acts.
 """
@@ -16,7 +16,10 @@ from torch import Tensor
 from tace_al.data.conditions import CONDITIONS
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.config import FIDELITY, TaceConfig, TensorOutput
+from tace_al.model.derivatives import SECOND
+from tace_al.model.kernels import RadialSpline
 from tace_al.model.outputs import available_outputs
+from tace_al.model.radial_splines import radial_splines
 from tace_al.model.tace import Tace
 
 CUTOFF = 4.0
@@ -135,6 +138,8 @@ POTENTIALS: dict[str, dict] = {
         ),
     },
     "charges alone": {"charges": "equilibrated", "num_layers": 1, "distance_transform": "agnesi"},
+    "splined": {"products": ("spectral", "spatial"), "gate": True, "splined": True},
+    "splined in float32": {"num_layers": 3, "splined": True, "dtype": "float32"},
     "everything": {
         "products": ("spatial", "moment", "spectral"),
         "num_layers": 3,
@@ -225,6 +230,7 @@ class Potential:
 
     name: str
     model: Tace
+    splines: tuple[RadialSpline, ...] = ()
 
     @property
     def config(self) -> TaceConfig:
@@ -266,7 +272,9 @@ class Potential:
         heads = [frame.info.get("head", self.config.heads[0]) for frame in frames]
         always = ("energy", "node_energy", "descriptors")
         asked = [name for name in names if name not in always]
-        output = self.model.evaluate(self.graph(frames), asked, head=heads)
+        # as calculators do: second derivatives go through the networks
+        splines = () if SECOND.intersection(asked) else self.splines
+        output = self.model.evaluate(self.graph(frames), asked, head=heads, splines=splines)
         counts = [len(frame) for frame in frames]
         parts: dict[str, Sequence[Tensor]] = {}
         for name in names:
@@ -288,7 +296,7 @@ class Potential:
 def potential(name: str, seed: int = 4) -> Potential:
     """Return a network of `POTENTIALS` whose every weight and constant is far from its default."""
     options = {"cutoff": CUTOFF, "channels": 8, "dtype": "float64", **POTENTIALS[name]}
-    dtype = options.pop("dtype")
+    dtype, splined = options.pop("dtype"), options.pop("splined", False)
     radial = {} if name in ("tiny", "wide") else {"radial_hidden": (16, 16)}
     model = Tace.from_preset(
         "tiny", elements=list(ELEMENTS), seed=seed, dtype="float64", **{**radial, **options}
@@ -310,14 +318,19 @@ def potential(name: str, seed: int = 4) -> Potential:
         for readout in model.tensor_readouts.values():
             readout.reference.copy_(noise(readout.reference.shape))
             readout.scale.fill_(3.0)
-    return Potential(name=name, model=model if dtype == "float64" else model.as_dtype(dtype))
+    model = model if dtype == "float64" else model.as_dtype(dtype)
+    splines = radial_splines([model])[0] if splined else ()
+    return Potential(name=name, model=model, splines=splines)
 
 
 def in_double(model: Potential) -> Potential:
     """Return a network whose differences can be resolved."""
     if model.config.dtype == "float64":
         return model
-    return replace(model, model=model.model.as_dtype("float64"))
+    double = model.model.as_dtype("float64")
+    return replace(
+        model, model=double, splines=radial_splines([double])[0] if model.splines else ()
+    )
 
 
 def close(first: Tensor, second: Tensor, tolerance: float = EXACT) -> bool:
