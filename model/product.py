@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tace_al.model import cartesian
+from tace_al.model.kernels import ProductTable
 from tace_al.model.linear import DegreeLinear, SpeciesGroups
 
 NUM_SAMPLES = 256
@@ -123,6 +124,7 @@ class SpectralProduct(nn.Module):
         self.l_out = l_out
         orders = needed_paths(l_in, l_out, correlation)
         self.correlation = correlation
+        products = []
         for order in range(2, correlation + 1):
             first, second, matrix = sparse_products(
                 _terms(orders[order - 2], orders[order - 1]), symmetric=order == 2
@@ -130,6 +132,7 @@ class SpectralProduct(nn.Module):
             self.register_buffer(f"first_{order}", torch.tensor(first), persistent=False)
             self.register_buffer(f"second_{order}", torch.tensor(second), persistent=False)
             self.register_buffer(f"matrix_{order}", torch.tensor(matrix), persistent=False)
+            products.append((first, second, matrix))
         rows, path_of_row, degrees_of_row = [], [], []
         offset = num_paths = 0
         for paths in orders:
@@ -158,8 +161,28 @@ class SpectralProduct(nn.Module):
         self.rows: Tensor
         self.path_of_row: Tensor
         self.collect: Tensor
+        places = list(zip(rows, path_of_row, degrees_of_row, strict=True))
+        norms = [1.0 / math.sqrt(counts[component]) for component in degrees_of_row]
+        dim_in = cartesian.num_components(l_in)
+        self._register_table(ProductTable.of(products, places, norms, dim_in))
         self.weight = nn.Parameter(torch.randn(num_species, num_paths, channels))
         self.linear = DegreeLinear(l_out, channels, channels)
+
+    def _register_table(self, table: ProductTable) -> None:
+        """Keep what the compiled kernel reads where dtypes and devices are changed."""
+        self.register_buffer("table_terms", table.terms, persistent=False)
+        self.register_buffer("table_rows", table.rows, persistent=False)
+        self.register_buffer("table_coefficients", table.coefficients, persistent=False)
+        self.table_terms: Tensor
+        self.table_rows: Tensor
+        self.table_coefficients: Tensor
+
+    @property
+    def table(self) -> ProductTable:
+        """All of the product but its weights, as the compiled kernel reads it."""
+        return ProductTable(
+            self.table_terms, self.table_rows, self.table_coefficients, (self.l_out + 1) ** 2
+        )
 
     def forward(
         self, message: Float[Tensor, "atoms dim_in channels"], groups: SpeciesGroups

@@ -12,6 +12,8 @@
 #include <cstring>
 #include <vector>
 
+#include "lanes.h"
+
 struct Pair {  // paths with the same degrees of feature and harmonic; the order is that of A
     int64_t l1, l2, count, path, row;  // first path and first row of the pair
 };
@@ -39,31 +41,6 @@ namespace {
 constexpr int MAX_DIM_EDGE = 49;  // degrees to 6
 constexpr int BLOCK = 4;          // edges that share one pass over A
 
-template <class T> struct Simd;
-template <> struct Simd<float> {
-    typedef float Vec __attribute__((vector_size(64)));
-    typedef float Half __attribute__((vector_size(32)));
-    typedef float Quarter __attribute__((vector_size(16)));
-};
-template <> struct Simd<double> {
-    typedef double Vec __attribute__((vector_size(64)));
-    typedef double Half __attribute__((vector_size(32)));
-    typedef double Quarter __attribute__((vector_size(16)));
-};
-template <class T> using Vec = typename Simd<T>::Vec;
-template <class T> constexpr int LANES = 64 / sizeof(T);
-
-template <class T, bool FULL> inline Vec<T> load(const T* from, int count) {
-    Vec<T> v{};
-    std::memcpy(&v, from, FULL ? 64 : count * sizeof(T));
-    return v;
-}
-template <class T, bool FULL> inline void store(T* to, const Vec<T>& v, int count) {
-    std::memcpy(to, &v, FULL ? 64 : count * sizeof(T));
-}
-template <class T, bool FULL> inline void add(T* to, const Vec<T>& v, int count) {
-    store<T, FULL>(to, load<T, FULL>(to, count) + v, count);
-}
 template <class T> inline T lane_sum(const Vec<T>& v) {
     typename Simd<T>::Half h[2];
     std::memcpy(h, &v, 64);
@@ -84,12 +61,6 @@ template <class T> struct View {
     T *out_sums, *out_features, *out_weights, *out_harmonics, *out_distances;
 };
 
-template <class T> const T* member(const void* start, int64_t step, int64_t b) {
-    return start ? static_cast<const T*>(start) + step * b : nullptr;
-}
-template <class T> T* part(void* start, int64_t size, int64_t b) {
-    return start ? static_cast<T*>(start) + size * b : nullptr;
-}
 template <class T> View<T> view(const Problem& p, int64_t b) {
     return {p,
             member<T>(p.features, p.features_step, b),

@@ -1,10 +1,10 @@
 """The compiled kernels: built on first use, kept per user, loaded with ctypes.
 
-The library's name holds a digest of the source, the flags and the processor, so that neither an
-update nor a home directory shared by unlike machines loads what does not fit. It is compiled
-beside its final place and renamed onto it: any number of processes may start at once, each sees
-nothing or the whole file, and a lock spares most of them the work. It knows nothing of PyTorch,
-and serves all its versions.
+One library of all sources. Its name holds a digest of them, the flags and the processor, so that
+neither an update nor a home directory shared by unlike machines loads what does not fit. It is
+compiled beside its final place and renamed onto it: any number of processes may start at once, each
+sees nothing or the whole file, and a lock spares most of them the work. It knows nothing of
+PyTorch, and serves all its versions.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("edge_sums.cpp")
+FOLDER = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 BASE_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-Wno-psabi")
 NATIVE_FLAG_SETS = (("-march=native",), ("-mcpu=native",), ())  # the first that compiles is taken
@@ -41,8 +41,8 @@ def compiled() -> ctypes.CDLL | None:
         return load(cache_directory())
     except OSError as error:
         logger.warning(
-            "the compiled kernels are not available (%s): sums over neighbours go through "
-            "PyTorch's own operators, which gives the same numbers more slowly",
+            "the compiled kernels are not available (%s): sums over neighbours and products go "
+            "through PyTorch's own operators, which gives the same numbers more slowly",
             error,
         )
         return None
@@ -65,15 +65,14 @@ def cache_directory() -> Path:
 
 
 def load(folder: Path) -> ctypes.CDLL:
-    """Return the kernels of this source and processor from `folder`, compiled there if absent.
+    """Return the kernels for this processor from `folder`, compiled there if absent.
 
     Raises
     ------
     OSError
         There is no compiler, it failed, or what it made cannot be loaded.
     """
-    source = SOURCE.read_bytes()
-    path = folder / f"edge_sums-{_digest(source)}.so"
+    path = folder / f"kernels-{_digest()}.so"
     if path.exists():
         try:
             return ctypes.CDLL(str(path))
@@ -86,9 +85,15 @@ def load(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _digest(source: bytes) -> str:
+def sources() -> list[Path]:
+    """Return the files that are compiled together."""
+    return sorted(FOLDER.glob("*.cpp"))
+
+
+def _digest() -> str:
     """Return what tells apart libraries that must not be mixed up."""
-    parts = [source, repr((BASE_FLAGS, NATIVE_FLAG_SETS)).encode(), _processor().encode()]
+    texts = [path.read_bytes() for path in (*sources(), *sorted(FOLDER.glob("*.h")))]
+    parts = [*texts, repr((BASE_FLAGS, NATIVE_FLAG_SETS)).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -132,7 +137,7 @@ def _compiler() -> list[str]:
 
 
 def _build(path: Path) -> None:
-    """Compile the source and rename the result to `path`.
+    """Compile the sources and rename the result to `path`.
 
     Raises
     ------
@@ -140,17 +145,20 @@ def _build(path: Path) -> None:
         There is no compiler, or it failed whatever the flags.
     """
     compiler = _compiler()
-    logger.info("compiling %s into %s, once", SOURCE.name, path.parent)
+    files = sources()
+    names = ", ".join(file.name for file in files)
+    logger.info("compiling %s into %s, once", names, path.parent)
     errors = []
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         target = Path(folder) / "library.so"
         for native in NATIVE_FLAG_SETS:
-            message = _compile([*compiler, *BASE_FLAGS, *native, str(SOURCE), "-o", str(target)])
+            flags = (*BASE_FLAGS, *native, "-o", str(target))
+            message = _compile([*compiler, *flags, *map(str, files)])
             if not message:
                 target.replace(path)
                 return
             errors.append(message)
-    raise OSError(f"{compiler[0]} did not compile {SOURCE.name}: {errors[-1]}")
+    raise OSError(f"{compiler[0]} did not compile {names}: {errors[-1]}")
 
 
 def _compile(command: Sequence[str]) -> str:

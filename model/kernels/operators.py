@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tace_al.model.kernels import native, reference
+from tace_al.model.kernels.batching import batch_size, call_mapped
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.native import Operation
 from tace_al.model.kernels.pieces import piecewise
@@ -80,23 +81,20 @@ class _Operator:
         """Return the arguments in order, and whether any tensor had a batch axis."""
         given = dict(zip(self.tensors, arguments, strict=False))
         sender, first, last, pairs, spacing = arguments[len(self.tensors) :]
-        has_axis = {
-            name: tensor is not None and tensor.ndim > _RANKS[name]
-            for name, tensor in given.items()
-        }
-        sizes = {given[name].shape[0] for name, batched in has_axis.items() if batched}
-        assert len(sizes) <= 1, f"batches of unlike lengths {sorted(sizes)}"
+        size = batch_size(list(given.values()), [_RANKS[name] for name in self.tensors])
         call = _Call(
             tensors={
-                name: tensor if tensor is None or has_axis[name] else tensor.unsqueeze(0)
+                name: tensor
+                if tensor is None or tensor.ndim > _RANKS[name]
+                else tensor.unsqueeze(0)
                 for name, tensor in given.items()
             },
             edges=EdgeList(sender=sender, first=first, last=last),
             layout=SumLayout.from_flat(pairs),
-            batch=max(sizes, default=1),
+            batch=1 if size is None else size,
             spacing=spacing,
         )
-        return call, bool(sizes)
+        return call, size is not None
 
     def run(self, *arguments: Any) -> Tensor | list[Tensor]:
         """Compute, compiled where that is possible."""
@@ -125,34 +123,13 @@ class _Operator:
 
     def vmap(self, info: Any, in_dims: Any, *arguments: Any) -> Any:
         """Join the mapped axis with the batch axis and call once."""
-        dims = in_dims[: len(self.tensors)]
-        around = in_dims[len(dims) : len(dims) + 3]  # sender, first, last
+        around = in_dims[len(self.tensors) : len(self.tensors) + 3]  # sender, first, last
         if any(dim is not None for dim in around):
             raise TypeError(
                 "edges cannot be mapped over by vmap: join the structures into one list of edges"
             )
         ranks = [_RANKS[name] for name in self.tensors]
-        mapped = [
-            given if given is None or dim is None else given.movedim(dim, 0)
-            for given, dim in zip(arguments, dims, strict=False)
-        ]
-        lengths = {
-            given.shape[-rank - 1]
-            for given, dim, rank in zip(mapped, dims, ranks, strict=True)
-            if given is not None and given.ndim > rank + (dim is not None)
-        }
-        sizes = (info.batch_size, *lengths)
-        if lengths:  # a batch within a batch: both axes become one
-            mapped = [
-                given
-                if given is None or (dim is None and given.ndim == rank)
-                else _flattened(given, dim is not None, sizes, rank)
-                for given, dim, rank in zip(mapped, dims, ranks, strict=True)
-            ]
-        found = self.operator(*mapped, *arguments[len(ranks) :])
-        results = found if isinstance(found, tuple | list) else (found,)
-        results = tuple(result.unflatten(0, sizes) for result in results)
-        return (results[0], 0) if len(results) == 1 else (results, (0,) * len(results))
+        return call_mapped(self.operator, ranks, info, in_dims, arguments)
 
     @property
     def operator(self) -> Callable[..., Any]:
@@ -165,14 +142,6 @@ def _returned(results: Sequence[Tensor], batched: bool) -> Tensor | list[Tensor]
     """Return results as the dispatcher wants them, without the batch axis if nothing had one."""
     results = [result if batched else result[0] for result in results]
     return results[0] if len(results) == 1 else results
-
-
-def _flattened(given: Tensor, is_mapped: bool, sizes: tuple[int, ...], rank: int) -> Tensor:
-    """Return a tensor of which one of two leading axes may be missing with both as one."""
-    shape = given.shape[-rank:]
-    if given.ndim == rank + 1:
-        given = given.unsqueeze(1 if is_mapped else 0)
-    return given.expand(*sizes, *shape).reshape(-1, *shape)
 
 
 def _factors(call: _Call) -> reference.Factors:

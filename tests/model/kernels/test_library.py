@@ -65,7 +65,9 @@ def test_a_compiler_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(OSError, match=r"false did not compile edge_sums\.cpp: exit status 1"):
+    with pytest.raises(
+        OSError, match=r"false did not compile edge_sums\.cpp, product\.cpp: exit status 1"
+    ):
         library.load(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
@@ -81,6 +83,7 @@ def test_a_broken_library_is_compiled_again(
     monkeypatch.setattr(library, "_build", lambda target: target.write_bytes(whole))
     whole = Path(compiled._name).read_bytes()
     assert hasattr(library.load(tmp_path), "tace_edge_sums_float")
+    assert hasattr(library.load(tmp_path), "tace_product_float")
     assert path.read_bytes() == whole
 
 
