@@ -42,9 +42,9 @@ def degree_slice(l: int) -> slice:
 
 
 def split_degrees(features: Tensor) -> tuple[Tensor, ...]:
-    """Return the degrees 0, 1, ... that lie end to end on axis 1, each (atoms, 2l + 1, ...)."""
-    l_max = math.isqrt(features.shape[1]) - 1
-    return features.split([2 * l + 1 for l in range(l_max + 1)], dim=1)
+    """Return the degrees 0, 1, ... that lie end to end on the last axis but one."""
+    l_max = math.isqrt(features.shape[-2]) - 1
+    return features.split([2 * l + 1 for l in range(l_max + 1)], dim=-2)
 
 
 def check_degree(l: int, *, highest: int = MAX_DEGREE) -> None:

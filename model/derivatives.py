@@ -121,9 +121,11 @@ def gradients(
     return [None if v is None or not v.requires_grad else next(found) for v in variables]
 
 
-def edge_forces(gradient: Float[Tensor, "edges 3"], graph: AtomicGraph) -> Float[Tensor, "atoms 3"]:
+def edge_forces(
+    gradient: Float[Tensor, "edges *members 3"], graph: AtomicGraph
+) -> Float[Tensor, "atoms *members 3"]:
     """Return -dE/dr_i from g_ij = dE/dr_ij with r_ij = r_i - r_j."""
-    forces = torch.zeros(graph.num_atoms, 3, dtype=gradient.dtype, device=gradient.device)
+    forces = gradient.new_zeros(graph.num_atoms, *gradient.shape[1:])
     return forces.index_add(0, graph.sender, gradient).index_add(0, graph.receiver, -gradient)
 
 

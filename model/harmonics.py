@@ -27,12 +27,14 @@ class CartesianHarmonics(nn.Module):
             self.register_buffer(f"axes_{l}", torch.tensor(axes), persistent=False)
             self.register_buffer(f"coefficients_{l}", coefficients, persistent=False)
 
-    def forward(self, unit: Float[Tensor, "edges 3"]) -> Float[Tensor, "edges components"]:
+    def forward(
+        self, unit: Float[Tensor, "*members edges 3"]
+    ) -> Float[Tensor, "*members edges components"]:
         """Return all degrees end to end, (edges, (l_max + 1)^2)."""
-        monomials = torch.ones_like(unit[:, :1])
+        monomials = torch.ones_like(unit[..., :1])
         degrees = [monomials]
         for l in range(1, self.l_max + 1):
             parents, axes = self.get_buffer(f"parents_{l}"), self.get_buffer(f"axes_{l}")
-            monomials = monomials.index_select(1, parents) * unit.index_select(1, axes)
+            monomials = monomials.index_select(-1, parents) * unit.index_select(-1, axes)
             degrees.append(monomials @ self.get_buffer(f"coefficients_{l}").T)
-        return torch.cat(degrees, dim=1)
+        return torch.cat(degrees, dim=-1)

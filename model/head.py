@@ -50,22 +50,22 @@ class Head(nn.Module):
 
     def forward(
         self,
-        layer_scalars: Sequence[Float[Tensor, "atoms _"]],
+        layer_scalars: Sequence[Float[Tensor, "*members atoms _"]],
         species: Int[Tensor, " atoms"],
-        gate: Float[Tensor, " atoms"],
-    ) -> Float[Tensor, " atoms"]:
+        gate: Float[Tensor, "*members atoms"],
+    ) -> Float[Tensor, "*members atoms"]:
         """Return site energies in eV (float64) without ZBL; `gate` is g_i."""
-        hidden = layer_scalars[-1] @ (self.hidden / math.sqrt(self.hidden.shape[0]))
-        gain = SILU_GAIN / math.sqrt(self.out.shape[0])
+        hidden = layer_scalars[-1] @ (self.hidden / math.sqrt(self.hidden.shape[-2]))
+        gain = SILU_GAIN / math.sqrt(self.out.shape[-2])
         readout = nn.functional.silu(hidden) @ (self.out * gain)
         for scalars, weight in zip(layer_scalars[:-1], self.linear, strict=True):
-            readout = readout + scalars @ (weight / math.sqrt(weight.shape[0]))
-        scale, shift = self.scale.index_select(0, species), self.shift.index_select(0, species)
+            readout = readout + scalars @ (weight / math.sqrt(weight.shape[-2]))
+        scale, shift = self.scale.index_select(-1, species), self.shift.index_select(-1, species)
         interaction = scale * readout.squeeze(-1).double() + shift
-        return self.e0.index_select(0, species) + gate.double() * interaction
+        return self.e0.index_select(-1, species) + gate.double() * interaction
 
 
-def smooth_gate(coordination: Float[Tensor, " atoms"]) -> Float[Tensor, " atoms"]:
+def smooth_gate(coordination: Float[Tensor, "*members atoms"]) -> Float[Tensor, "*members atoms"]:
     """Return 1 - exp(-10 n_i) for n_i, the sum of the cutoff function over an atom's neighbours."""
     return 1.0 - torch.exp(-GATE_RATE * coordination)
 

@@ -120,11 +120,11 @@ def edge_slots(receiver: Int[Tensor, " edges"], num_atoms: int) -> Int[Tensor, "
 
 
 def slot_vectors(
-    vectors: Float[Tensor, "edges 3"], edges: Int[Tensor, "atoms slots"], outside: float
-) -> Float[Tensor, "rows 3"]:
+    vectors: Float[Tensor, "*members edges 3"], edges: Int[Tensor, "atoms slots"], outside: float
+) -> Float[Tensor, "*members rows 3"]:
     """Return one vector a slot, (atoms * slots, 3); an empty slot lies at `outside` Angstrom."""
     padded = nn.functional.pad(vectors, (0, 0, 0, 1), value=outside)
-    return padded.index_select(0, edges.reshape(-1))
+    return padded.index_select(-2, edges.reshape(-1))
 
 
 def network_inputs(

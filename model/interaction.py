@@ -34,6 +34,7 @@ from tace_al.model.kernels import (
     fused,
     splined_edge_sums,
 )
+from tace_al.model.linear import mix_channels
 from tace_al.model.open_radial import OpenRadialNetwork
 from tace_al.model.radial import RadialNetwork
 
@@ -94,7 +95,7 @@ class SplinedWeights:
     """
 
     spline: RadialSpline
-    distances: Float[Tensor, " edges"]
+    distances: Float[Tensor, "*members edges"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,15 +213,15 @@ class SpectralInteraction(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "sources dim_in channels_in"],
-        harmonics: Float[Tensor, "atoms dim_edge slots"],
-        radial_basis: Float[Tensor, "atoms*slots radial"] | None,
+        features: Float[Tensor, "*members sources dim_in channels_in"],
+        harmonics: Float[Tensor, "*members atoms dim_edge slots"],
+        radial_basis: Float[Tensor, "*members atoms*slots radial"] | None,
         sender: Int[Tensor, "atoms slots"],
         *,
         pairs: Int[Tensor, " atoms*slots"] | None = None,
         edges: EdgeList | None = None,
         splined: SplinedWeights | None = None,
-    ) -> Float[Tensor, "atoms dim_message channels"]:
+    ) -> Float[Tensor, "*members atoms dim_message channels"]:
         """Return the messages of every atom; empty slots have a radial basis of zero.
 
         Parameters
@@ -240,17 +241,15 @@ class SpectralInteraction(nn.Module):
         splined
             Radial weights in place of the network's.
         """
-        up = self.up / math.sqrt(features.shape[2])
-        sent = [
-            degree @ matrix
-            for degree, matrix in zip(cartesian.split_degrees(features), up, strict=True)
-        ]
+        up = self.up / math.sqrt(features.shape[-1])
+        degrees = zip(cartesian.split_degrees(features), up.unbind(-3), strict=True)
+        sent = [mix_channels(degree, matrix) for degree, matrix in degrees]
         if self.up_bias is not None:
             sent[0] = sent[0] + self.up_bias
         blocks = edges if edges is not None and fused(features) else None
         if blocks is not None and splined is not None:
             sums = splined_edge_sums(
-                torch.cat(sent, dim=1),
+                torch.cat(sent, dim=-2),
                 splined.spline,
                 splined.distances,
                 _by_edge(harmonics),
@@ -258,15 +257,13 @@ class SpectralInteraction(nn.Module):
                 self.layout,
             )
         else:
-            weights = (
-                self.radial(radial_basis, pairs)
-                if splined is None
-                else splined.spline(splined.distances)
-            ).reshape(-1, self.num_paths, self.up.shape[2])
+            weights = self._weights(radial_basis, pairs, splined)
             sums = (
-                edge_sums(torch.cat(sent, dim=1), weights, _by_edge(harmonics), blocks, self.layout)
-                if blocks is not None
-                else self._slot_sums(sent, harmonics, weights, sender)
+                self._slot_sums(sent, harmonics, weights, sender)
+                if blocks is None
+                else edge_sums(
+                    torch.cat(sent, dim=-2), weights, _by_edge(harmonics), blocks, self.layout
+                )
             )
         message = self._mixed(sums)
         if self.density is None:
@@ -274,44 +271,57 @@ class SpectralInteraction(nn.Module):
         density = self.density(radial_basis, pairs, sender, self.inverse_neighbours)
         return message / density[:, None, None]
 
+    def _weights(
+        self,
+        radial_basis: Float[Tensor, "*members edges radial"] | None,
+        pairs: Int[Tensor, " edges"] | None,
+        splined: SplinedWeights | None,
+    ) -> Float[Tensor, "*members edges paths channels"]:
+        """Return the radial weights of every edge."""
+        if splined is not None:
+            return splined.spline(splined.distances)
+        assert radial_basis is not None
+        weights = self.radial(radial_basis, pairs)
+        return weights.unflatten(-1, (self.num_paths, self.up.shape[-1]))
+
     def _slot_sums(
         self,
-        sent: list[Float[Tensor, "sources _ channels"]],
-        harmonics: Float[Tensor, "atoms dim_edge slots"],
-        weights: Float[Tensor, "atoms*slots paths channels"],
+        sent: list[Float[Tensor, "*members sources _ channels"]],
+        harmonics: Float[Tensor, "*members atoms dim_edge slots"],
+        weights: Float[Tensor, "*members atoms*slots paths channels"],
         sender: Int[Tensor, "atoms slots"],
-    ) -> Float[Tensor, "atoms rows channels"]:
+    ) -> Float[Tensor, "*members atoms rows channels"]:
         """Return the sums over neighbours as one small matrix product an atom and path."""
-        num_atoms, num_slots = sender.shape
-        channels = self.up.shape[2]
-        sources = [degree.index_select(0, sender.reshape(-1)) for degree in sent]
+        sources = [degree.index_select(-3, sender.reshape(-1)) for degree in sent]
         angular = cartesian.split_degrees(harmonics)
-        weights = weights.reshape(num_atoms, num_slots, self.num_paths, 1, channels)
+        by_slot = weights.unflatten(-3, sender.shape).unsqueeze(-2)
         counts = [count for _, _, count in self.pairs]
         sums = []
-        for (l1, l2, _), weight in zip(self.pairs, weights.split(counts, dim=2), strict=True):
-            source = sources[l1].reshape(num_atoms, num_slots, 1, 2 * l1 + 1, channels)
-            carried = (weight * source).reshape(num_atoms, num_slots, -1)
-            total = angular[l2] @ carried if l2 > 0 else carried.sum(dim=1)  # Y_0 = 1
-            sums.append(total.reshape(num_atoms, -1, channels))
-        return torch.cat(sums, dim=1)
+        for (l1, l2, _), weight in zip(self.pairs, by_slot.split(counts, dim=-3), strict=True):
+            source = sources[l1].unflatten(-3, sender.shape).unsqueeze(-3)
+            carried = (weight * source).flatten(-3)  # (atoms, slots, paths * (2 l1 + 1) * channels)
+            total = angular[l2] @ carried if l2 > 0 else carried.sum(dim=-2)  # Y_0 = 1
+            sums.append(total.reshape(*carried.shape[:-2], -1, weights.shape[-1]))
+        return torch.cat(sums, dim=-2)
 
     def _mixed(
-        self, sums: Float[Tensor, "atoms rows channels"]
-    ) -> Float[Tensor, "atoms dim_message channels"]:
+        self, sums: Float[Tensor, "*members atoms rows channels"]
+    ) -> Float[Tensor, "*members atoms dim_message channels"]:
         """Return the sums coupled into degrees, their paths mixed."""
-        num_atoms = sums.shape[0]
-        coupled = (self.couplings * self.inverse_neighbours) @ sums
+        coupled = self.couplings @ sums
         sizes = [count * (2 * l + 1) for l, count in enumerate(self.paths_per_degree)]
         messages = []
-        for l, (block, mix) in enumerate(zip(coupled.split(sizes, dim=1), self.mix, strict=True)):
-            block = block.reshape(num_atoms, 2 * l + 1, -1)  # (atoms, 2 l + 1, paths * channels)
-            messages.append(block @ (mix / math.sqrt(mix.shape[0])))
-        return torch.cat(messages, dim=1)
+        for l, (block, mix) in enumerate(zip(coupled.split(sizes, dim=-2), self.mix, strict=True)):
+            block = block.reshape(
+                *sums.shape[:-2], 2 * l + 1, -1
+            )  # (.., 2 l + 1, paths * channels)
+            scale = self.inverse_neighbours[..., None, None] / math.sqrt(mix.shape[-2])
+            messages.append(mix_channels(block, mix * scale))
+        return torch.cat(messages, dim=-2)
 
 
 def _by_edge(
-    harmonics: Float[Tensor, "atoms dim_edge slots"],
-) -> Float[Tensor, "atoms*slots dim_edge"]:
+    harmonics: Float[Tensor, "*members atoms dim_edge slots"],
+) -> Float[Tensor, "*members atoms*slots dim_edge"]:
     """Return the harmonics of slot after slot."""
-    return harmonics.transpose(1, 2).reshape(-1, harmonics.shape[1])
+    return harmonics.transpose(-2, -1).flatten(-3, -2)

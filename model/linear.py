@@ -1,4 +1,8 @@
-"""Equivariant linear maps: channels mix, components of a tensor never do."""
+"""Equivariant linear maps: channels mix, components of a tensor never do.
+
+Features may have a leading axis of members, whose weights have the same one: the plain network of a
+committee is evaluated in one pass (`tace_al.model.committee`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,6 +32,17 @@ class SpeciesGroups:
     counts: Sequence[int]
 
 
+def mix_channels(
+    features: Float[Tensor, "*members atoms components channels_in"],
+    matrix: Float[Tensor, "*members channels_in channels_out"],
+) -> Float[Tensor, "*members atoms components channels_out"]:
+    """Return every component's channels times the matrix, one matrix a member."""
+    if matrix.dim() == 2:
+        return features @ matrix
+    rows = features.flatten(-3, -2) @ matrix  # one product a member, not one an atom
+    return rows.unflatten(-2, features.shape[-3:-1])
+
+
 @final
 class DegreeLinear(nn.Module):
     """One channel-mixing matrix a degree, shared by its 2l + 1 components."""
@@ -37,12 +52,12 @@ class DegreeLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(l_max + 1, channels_in, channels_out))
 
     def forward(
-        self, features: Float[Tensor, "atoms components channels_in"]
-    ) -> Float[Tensor, "atoms components channels_out"]:
+        self, features: Float[Tensor, "*members atoms components channels_in"]
+    ) -> Float[Tensor, "*members atoms components channels_out"]:
         """Return the mixed features."""
-        weight = self.weight / math.sqrt(self.weight.shape[1])
-        degrees = zip(split_degrees(features), weight, strict=True)
-        return torch.cat([degree @ matrix for degree, matrix in degrees], dim=1)
+        weight = self.weight / math.sqrt(self.weight.shape[-2])
+        degrees = zip(split_degrees(features), weight.unbind(-3), strict=True)
+        return torch.cat([mix_channels(degree, matrix) for degree, matrix in degrees], dim=-2)
 
 
 @final
@@ -68,17 +83,20 @@ class SpeciesLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_species, width)) if bias else None
 
     def forward(
-        self, features: Float[Tensor, "atoms components_in channels"], groups: SpeciesGroups
-    ) -> Float[Tensor, "atoms components channels_out"]:
+        self,
+        features: Float[Tensor, "*members atoms components_in channels"],
+        groups: SpeciesGroups,
+    ) -> Float[Tensor, "*members atoms components channels_out"]:
         """Return the mixed features of atoms sorted by species; higher degrees are left out."""
         weight = self.weight / math.sqrt(self.weight.shape[-2])
         mixed = []
-        for matrices, block in zip(weight, features.split(list(groups.counts)), strict=True):
-            if block.shape[0]:
-                degrees = zip(matrices, split_degrees(block), strict=False)
-                mixed.append(torch.cat([degree @ matrix for matrix, degree in degrees], dim=1))
-        result = torch.cat(mixed)
+        blocks = features.split(list(groups.counts), dim=-3)
+        for matrices, block in zip(weight.unbind(-4), blocks, strict=True):
+            if block.shape[-3]:
+                degrees = zip(matrices.unbind(-3), split_degrees(block), strict=False)
+                mixed.append(torch.cat([mix_channels(x, matrix) for matrix, x in degrees], dim=-2))
+        result = torch.cat(mixed, dim=-3)
         if self.bias is None:
             return result
-        constants = self.bias.index_select(0, groups.species).unsqueeze(1)
-        return result + nn.functional.pad(constants, (0, 0, 0, result.shape[1] - 1))
+        constants = self.bias.index_select(-2, groups.species).unsqueeze(-2)
+        return result + nn.functional.pad(constants, (0, 0, 0, result.shape[-2] - 1))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tace_al.model import cartesian
-from tace_al.model.kernels import ProductTable
+from tace_al.model.kernels import ProductTable, fused, spectral_product
 from tace_al.model.linear import DegreeLinear, SpeciesGroups
 
 NUM_SAMPLES = 256
@@ -185,18 +185,20 @@ class SpectralProduct(nn.Module):
         )
 
     def forward(
-        self, message: Float[Tensor, "atoms dim_in channels"], groups: SpeciesGroups
-    ) -> Float[Tensor, "atoms dim_out channels"]:
+        self, message: Float[Tensor, "*members atoms dim_in channels"], groups: SpeciesGroups
+    ) -> Float[Tensor, "*members atoms dim_out channels"]:
         """Return the product features of atoms sorted by species."""
+        if self.coupled is None and fused(message):
+            return self.linear(spectral_product(message, self.weight, groups.species, self.table))
         orders = [message]
         for order in range(2, self.correlation + 1):
-            first = orders[-1].index_select(1, self.get_buffer(f"first_{order}"))
-            second = message.index_select(1, self.get_buffer(f"second_{order}"))
+            first = orders[-1].index_select(-2, self.get_buffer(f"first_{order}"))
+            second = message.index_select(-2, self.get_buffer(f"second_{order}"))
             orders.append(self.get_buffer(f"matrix_{order}") @ (first * second))
-        basis = torch.cat(orders, dim=1).index_select(1, self.rows)  # (atoms, rows, channels)
+        basis = torch.cat(orders, dim=-2).index_select(-2, self.rows)  # (atoms, rows, channels)
         if self.coupled is not None:
             return self.coupled(basis, groups)
-        weight = self.weight.index_select(0, groups.species).index_select(1, self.path_of_row)
+        weight = self.weight.index_select(-3, groups.species).index_select(-2, self.path_of_row)
         return self.linear(self.collect @ (basis * weight))
 
 

@@ -68,8 +68,8 @@ class BesselBasis(nn.Module):
         self.frequencies: Tensor
 
     def forward(
-        self, r: Float[Tensor, " edges"], envelope: Float[Tensor, " edges"]
-    ) -> Float[Tensor, "edges functions"]:
+        self, r: Float[Tensor, "*members edges"], envelope: Float[Tensor, "*members edges"]
+    ) -> Float[Tensor, "*members edges functions"]:
         """Return b_n(r) f_c(r) for distances in Angstrom and their envelope f_c(r)."""
         scaled = (math.sqrt(2.0 / self.cutoff) * envelope / r).unsqueeze(-1)
         return scaled * torch.sin(r.unsqueeze(-1) * self.frequencies)
@@ -86,8 +86,8 @@ class ChebyshevBasis(nn.Module):
         self.gain = _bessel_size(num_functions, cutoff) / _ball_size(self, cutoff)
 
     def forward(
-        self, r: Float[Tensor, " edges"], envelope: Float[Tensor, " edges"]
-    ) -> Float[Tensor, "edges functions"]:
+        self, r: Float[Tensor, "*members edges"], envelope: Float[Tensor, "*members edges"]
+    ) -> Float[Tensor, "*members edges functions"]:
         """Return b_n(r) f_c(r), as large as the Bessel basis in the mean over the ball."""
         x = 2.0 * (r / self.cutoff).clamp(max=1.0) - 1.0  # beyond the cutoff f_c = 0
         values = [torch.ones_like(x), x]
@@ -111,8 +111,8 @@ class GaussianBasis(nn.Module):
         self.gain = _bessel_size(num_functions, cutoff) / _ball_size(self, cutoff)
 
     def forward(
-        self, r: Float[Tensor, " edges"], envelope: Float[Tensor, " edges"]
-    ) -> Float[Tensor, "edges functions"]:
+        self, r: Float[Tensor, "*members edges"], envelope: Float[Tensor, "*members edges"]
+    ) -> Float[Tensor, "*members edges functions"]:
         """Return b_n(r) f_c(r), as large as the Bessel basis in the mean over the ball."""
         x = (r.unsqueeze(-1) - self.centres) / self.width
         return torch.exp(-0.5 * x * x) * (self.gain * envelope).unsqueeze(-1)
@@ -198,20 +198,20 @@ class RadialNetwork(nn.Module):
 
     def forward(
         self,
-        basis: Float[Tensor, "edges inputs"],
+        basis: Float[Tensor, "*members edges inputs"],
         pairs: Int[Tensor, " edges"] | None = None,
-    ) -> Float[Tensor, "edges outputs"]:
+    ) -> Float[Tensor, "*members edges outputs"]:
         """Return the weights; zero where every input is zero.
 
         `pairs` (see `species_pairs`) is needed by a network that knows species, read by no other.
         """
         first, *others = self.weights
-        hidden = basis @ (first * (BASIS_GAIN / math.sqrt(first.shape[0])))
+        hidden = basis @ (first * (BASIS_GAIN / math.sqrt(first.shape[-2])))
         if self.num_species:
             assert pairs is not None, "a species-dependent radial network needs `pairs`"
             hidden = hidden * self.pair_factors().index_select(0, pairs)
         for weight in others:
-            gain = SILU_GAIN / math.sqrt(weight.shape[0])
+            gain = SILU_GAIN / math.sqrt(weight.shape[-2])
             hidden = nn.functional.silu(hidden) @ (weight * gain)
         return hidden
 

@@ -59,7 +59,7 @@ class _Edges(NamedTuple):
 
 def _joined(updated: Tensor, carried: Tensor) -> Tensor:
     """Return the product's output plus the residual, which may lack the highest degrees."""
-    missing = updated.shape[1] - carried.shape[1]
+    missing = updated.shape[-2] - carried.shape[-2]
     if missing:
         carried = nn.functional.pad(carried, (0, 0, 0, missing))
     return (updated + carried) * math.sqrt(0.5)
@@ -186,6 +186,20 @@ class Tace(nn.Module):
         """Number of trainable numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def takes_members(self) -> bool:
+        """Whether `forward` carries a leading axis of members: spectral layers and heads alone."""
+        config = self.config
+        return (
+            all(product == "spectral" for product in config.layer_products)
+            and config.product_weights == "channel"
+            and config.radial_envelope == "basis"
+            and config.distance_transform == "none"
+            and not config.embeddings
+            and config.charges == "none"
+            and not (config.gate or config.species_radial or config.density_normalisation)
+        )
+
     def head(self, name: str | None = None) -> Head:
         """Return a head by name; the first one when no name is given."""
         name = name or self.config.heads[0]
@@ -246,7 +260,7 @@ class Tace(nn.Module):
 
     def forward(
         self,
-        vectors: Float[Tensor, "edges 3"],
+        vectors: Float[Tensor, "*members edges 3"],
         inputs: NetworkInputs,
         outputs: Sequence[str] = (),
         splines: Sequence[RadialSpline] = (),
@@ -255,15 +269,18 @@ class Tace(nn.Module):
 
         A pure function of the edge vectors r_ij (Angstrom, the network's dtype), the inputs and the
         weights, so that `torch.func` transforms apply; `evaluate` is the way to everything else.
+        A network that `takes_members` also evaluates many sets of weights, stacked on a leading
+        axis, at as many sets of vectors.
         """
         species, sender = inputs.groups.species, inputs.sender
         edges = self._edges(vectors, inputs, radial=not splines)
         layers = self._features(edges, inputs, splines)
-        scalars = [layer[:, 0] for layer in layers]
+        scalars = [layer[..., 0, :] for layer in layers]
         energy = self._site_energy(scalars, inputs, edges.coordination)
         if self.zbl is not None:
-            repulsion = self.zbl(edges.r.reshape(sender.shape), species[sender], species)
-            energy = energy + repulsion.sum(dim=1).double()
+            distances = edges.r.unflatten(-1, sender.shape)
+            repulsion = self.zbl(distances, species[sender], species)
+            energy = energy + repulsion.sum(dim=-1).double()
         tensors: dict[str, Tensor] = {}
         if self.charges is not None:
             charges = self._charges(scalars, inputs, edges.coordination)
@@ -273,27 +290,31 @@ class Tace(nn.Module):
             if name in self.tensor_readouts:
                 readout = self.tensor_readouts[name]
                 tensors[name] = readout(layers, species, edges.coordination)
-        return NetworkOutput(energy, torch.cat(scalars, dim=1), tensors)
+        return NetworkOutput(energy, torch.cat(scalars, dim=-1), tensors)
 
     def _edges(
-        self, vectors: Float[Tensor, "edges 3"], inputs: NetworkInputs, *, radial: bool = True
+        self,
+        vectors: Float[Tensor, "*members edges 3"],
+        inputs: NetworkInputs,
+        *,
+        radial: bool = True,
     ) -> "_Edges":
         """Return distances, radial functions (if wanted) and harmonics of every edge slot."""
         species, sender = inputs.groups.species, inputs.sender
         # an empty slot holds a vector far beyond every cutoff
         slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
-        r = slots.norm(dim=1) + self.config.length_offset
+        r = slots.norm(dim=-1) + self.config.length_offset
         envelope = polynomial_cutoff(r, self.config.cutoff, self.config.cutoff_power)
         pairs = None
         if self.config.species_radial or self.distance_transform is not None:
             pairs = species_pairs(species, sender, len(self.config.elements))
         distance = r if self.distance_transform is None else self.distance_transform(r, pairs)
-        harmonics = self.harmonics(slots / r.unsqueeze(1)).reshape(*sender.shape, -1)
+        harmonics = self.harmonics(slots / r.unsqueeze(-1)).unflatten(-2, sender.shape)
         return _Edges(
             r=r,
             radial=self.radial_basis(distance, envelope) if radial else None,
-            harmonics=harmonics.transpose(1, 2),
-            coordination=envelope.reshape(sender.shape).sum(dim=1),
+            harmonics=harmonics.transpose(-2, -1),
+            coordination=envelope.unflatten(-1, sender.shape).sum(dim=-1),
             pairs=pairs,
         )
 
@@ -309,15 +330,15 @@ class Tace(nn.Module):
     ) -> list[Tensor]:
         """Return the features after each layer, (atoms, components, channels)."""
         groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
-        scalars = self.embedding.index_select(0, species)
+        scalars = self.embedding.index_select(-2, species)
         # before the first layer features are those of species: a table instead of every atom's
-        sources, rows = self.embedding.unsqueeze(1), species[sender]
+        sources, rows = self.embedding.unsqueeze(-2), species[sender]
         if self.scalar_embeddings is not None:
             scalars = self.scalar_embeddings(
                 scalars, inputs.conditions, heads=inputs.heads, head_index=inputs.head_index
             )
-            sources, rows = scalars.unsqueeze(1), sender
-        features = scalars.unsqueeze(1)  # (atoms, 1, channels)
+            sources, rows = scalars.unsqueeze(-2), sender
+        features = scalars.unsqueeze(-2)  # (atoms, 1, channels)
         layers: list[Tensor] = []
         for index, (interaction, product, residual) in enumerate(
             zip(self.interactions, self.products, self.residuals, strict=True)
@@ -381,10 +402,10 @@ class Tace(nn.Module):
 
     def _site_energy(
         self,
-        layer_scalars: Sequence[Float[Tensor, "atoms _"]],
+        layer_scalars: Sequence[Float[Tensor, "*members atoms _"]],
         inputs: NetworkInputs,
-        coordination: Float[Tensor, " atoms"],
-    ) -> Float[Tensor, " atoms"]:
+        coordination: Float[Tensor, "*members atoms"],
+    ) -> Float[Tensor, "*members atoms"]:
         """Return the site energies that each atom's head reads."""
         species = inputs.groups.species
         gate = (

@@ -47,10 +47,10 @@ class ZBL(nn.Module):
 
     def forward(
         self,
-        r: Float[Tensor, "atoms slots"],
+        r: Float[Tensor, "*members atoms slots"],
         sender_species: Int[Tensor, "atoms slots"],
         receiver_species: Int[Tensor, " atoms"],
-    ) -> Float[Tensor, "atoms slots"]:
+    ) -> Float[Tensor, "*members atoms slots"]:
         """Return half the pair energy of each directed edge in eV; distances in Angstrom."""
         receiver_species = receiver_species.unsqueeze(1)
         scaled = r * (self.screening[sender_species] + self.screening[receiver_species]) / 0.46850

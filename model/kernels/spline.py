@@ -28,12 +28,13 @@ class RadialSpline:
     Parameters
     ----------
     table
-        Coefficients of the pieces from 0 to the cutoff (`pieces.py`).
+        Coefficients of the pieces from 0 to the cutoff (`pieces.py`); of members on a leading axis
+        in `splined_edge_sums`.
     spacing
         Length of a piece in Angstrom.
     """
 
-    table: Table
+    table: Float[Tensor, "*members pieces 6 paths channels"]
     spacing: float
 
     @classmethod
@@ -89,13 +90,13 @@ class RadialSpline:
 
 
 def splined_edge_sums(
-    features: Float[Tensor, "sources dim_in channels"],
+    features: Float[Tensor, "*members sources dim_in channels"],
     spline: RadialSpline,
-    distances: Float[Tensor, " edges"],
-    harmonics: Float[Tensor, "edges dim_edge"],
+    distances: Float[Tensor, "*members edges"],
+    harmonics: Float[Tensor, "*members edges dim_edge"],
     edges: EdgeList,
     layout: SumLayout,
-) -> Float[Tensor, "atoms rows channels"]:
+) -> Float[Tensor, "*members atoms rows channels"]:
     """Return `edge_sums` with the spline's weights at `distances` (Angstrom).
 
     Derivatives by features, distances and harmonics go through the table; where those shall be
@@ -104,9 +105,9 @@ def splined_edge_sums(
     channels = features.shape[-1]
     check_shapes(
         layout,
-        features=(features, (features.shape[0], layout.dim_in, channels)),
-        table=(spline.table, (spline.table.shape[0], 6, layout.num_paths, channels)),
-        distances=(distances, tuple(edges.sender.shape)),
+        features=(features, (features.shape[-3], layout.dim_in, channels)),
+        table=(spline.table, (spline.table.shape[-4], 6, layout.num_paths, channels)),
+        distances=(distances, (len(edges.sender),)),
         harmonics=(harmonics, (len(edges.sender), layout.dim_edge)),
     )
     around = (edges.sender, edges.first, edges.last, layout, spline.spacing)

@@ -25,13 +25,13 @@ _NONE = (None,) * 4  # no derivatives by edges and layout
 
 
 def edge_sums(
-    features: Float[Tensor, "sources dim_in channels"],
-    weights: Float[Tensor, "edges paths channels"],
-    harmonics: Float[Tensor, "edges dim_edge"],
+    features: Float[Tensor, "*members sources dim_in channels"],
+    weights: Float[Tensor, "*members edges paths channels"],
+    harmonics: Float[Tensor, "*members edges dim_edge"],
     edges: EdgeList,
     layout: SumLayout,
-) -> Float[Tensor, "atoms rows channels"]:
-    """Return the sums A of every atom.
+) -> Float[Tensor, "*members atoms rows channels"]:
+    """Return the sums A of every atom, for one set of factors or for members on a leading axis.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def edge_sums(
     channels = features.shape[-1]
     check_shapes(
         layout,
-        features=(features, (features.shape[0], layout.dim_in, channels)),
+        features=(features, (features.shape[-3], layout.dim_in, channels)),
         weights=(weights, (len(edges.sender), layout.num_paths, channels)),
         harmonics=(harmonics, (len(edges.sender), layout.dim_edge)),
     )
@@ -74,9 +74,11 @@ def fused(features: Tensor) -> bool:
 
 
 def check_shapes(layout: SumLayout, **given: tuple[Tensor, tuple[int, ...]]) -> None:
-    """Raise ValueError unless every tensor has its shape."""
+    """Raise ValueError unless every tensor has its shape, after one leading axis of all or none."""
+    first, expected = next(iter(given.values()))
+    members = tuple(first.shape[: first.dim() - len(expected)])
     for name, (tensor, expected) in given.items():
-        if tuple(tensor.shape) != expected:
+        if tuple(tensor.shape) != (*members, *expected) or len(members) > 1:
             raise ValueError(
                 f"`{name}` has shape {tuple(tensor.shape)}, expected {expected} for paths "
                 f"{layout.pairs} (l1, l2, count)"
