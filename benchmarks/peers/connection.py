@@ -101,6 +101,9 @@ class Connection:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.communicate()
+        for stream in (self._process.stdin, self._process.stdout, self._complaints):
+            if stream is not None and not stream.closed:
+                stream.close()
 
     def _request(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return its answer."""
