@@ -14,7 +14,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tace_al.data.conditions import read_conditions
+from tace_al.data.conditions import CONDITIONS, read_conditions
 from tace_al.data.neighbours import neighbour_list
 
 
@@ -130,3 +130,46 @@ def batch_graphs(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
         for name in graphs[0].conditions
     }
     return AtomicGraph(**joined, conditions=conditions)
+
+
+def split_graph(graph: AtomicGraph, maximum_edges: int) -> list[AtomicGraph]:
+    """Return a batch as smaller ones, in order, of at most so many edges or one structure each."""
+    if graph.sender.shape[0] <= maximum_edges:
+        return [graph]
+    atom_ends = torch.cumsum(graph.atom_counts(), 0)
+    edge_systems = graph.system_index[graph.receiver]
+    edge_ends = torch.cumsum(torch.bincount(edge_systems, minlength=graph.num_systems), 0)
+    first_atoms, first_edges = [0, *atom_ends.tolist()], [0, *edge_ends.tolist()]
+    pieces, start = [], 0
+    for stop in range(1, graph.num_systems + 1):
+        full = stop == graph.num_systems
+        if full or first_edges[stop + 1] - first_edges[start] > maximum_edges:
+            pieces.append(
+                _structures(
+                    graph,
+                    slice(start, stop),
+                    slice(first_atoms[start], first_atoms[stop]),
+                    slice(first_edges[start], first_edges[stop]),
+                )
+            )
+            start = stop
+    return pieces
+
+
+def _structures(graph: AtomicGraph, systems: slice, atoms: slice, edges: slice) -> AtomicGraph:
+    """Return the structures of a batch whose systems, atoms and edges these are."""
+    return AtomicGraph(
+        numbers=graph.numbers[atoms],
+        positions=graph.positions[atoms],
+        cells=graph.cells[systems],
+        volumes=graph.volumes[systems],
+        system_index=graph.system_index[atoms] - systems.start,
+        sender=graph.sender[edges] - atoms.start,
+        receiver=graph.receiver[edges] - atoms.start,
+        shift=graph.shift[edges],
+        pbc=graph.pbc[systems],
+        conditions={
+            name: values[atoms if CONDITIONS[name].per == "atom" else systems]
+            for name, values in graph.conditions.items()
+        },
+    )

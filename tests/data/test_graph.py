@@ -6,7 +6,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from tace_al.data.graph import batch_graphs, graph_from_atoms
+from tace_al.data.graph import batch_graphs, graph_from_atoms, split_graph
 
 
 def test_vectors_point_from_sender_to_receiver() -> None:
@@ -51,3 +51,29 @@ def test_the_structure_is_not_changed_and_not_shared() -> None:
     graph = graph_from_atoms(atoms, 4.0)
     atoms.positions += 1.0
     assert np.array_equal(graph.positions.numpy(), before)
+
+
+def test_pieces_of_a_batch_are_its_structures() -> None:
+    frames = [molecule("H2O"), bulk("Cu", a=3.6), Atoms("H"), molecule("C6H6")]
+    for charge, atoms in enumerate(frames):
+        atoms.info["total_charge"] = charge
+        atoms.set_initial_charges(np.full(len(atoms), 0.5 * charge))
+    names = ("total_charge", "initial_charges")
+    batch = batch_graphs([graph_from_atoms(atoms, 4.0, names) for atoms in frames])
+    assert [piece.num_systems for piece in split_graph(batch, 1)] == [1, 1, 1, 1]
+    pieces = split_graph(batch, 24)  # 6 + 18, 0, 132 edges
+    assert [piece.num_systems for piece in pieces] == [3, 1]
+    for some in (pieces, split_graph(batch, 10**6)):
+        again = batch_graphs(some)
+        for name in (
+            "numbers",
+            "positions",
+            "sender",
+            "receiver",
+            "shift",
+            "system_index",
+            "cells",
+        ):
+            assert torch.equal(getattr(again, name), getattr(batch, name)), name
+        for name in names:
+            assert torch.allclose(again.conditions[name], batch.conditions[name], equal_nan=True)
