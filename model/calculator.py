@@ -15,12 +15,12 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from tace_al.data.conditions import read_conditions
-from tace_al.data.graph import graph_from_atoms
+from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.model.committee import Committee
 from tace_al.model.config import Dtype
 from tace_al.model.derivatives import SECOND
+from tace_al.model.kept_inputs import InputsKeeper
 from tace_al.model.outputs import available_outputs, structure_outputs
-from tace_al.model.prediction import Prediction
 from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import Tace
 
@@ -75,6 +75,8 @@ class TaceCalculator(Calculator):
         available = set(available_outputs(model.config)) - {"node_energy"}
         self.implemented_properties = ["free_energy", "energies", *sorted(available)]
         self._splines = SplineKeeper([self.model]) if splines else None
+        self._skin = neighbour_skin(self.model)
+        self._inputs = InputsKeeper(self.model, head)
         self._conditions: dict[str, Tensor] = {}
 
     def calculate(
@@ -86,14 +88,15 @@ class TaceCalculator(Calculator):
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
         config = self.model.config
-        graph = graph_from_atoms(self.atoms, config.cutoff, config.conditions)
+        graph = self._skin.graph([self.atoms])
         asked = set(properties) - {"energy", "free_energy", "energies", "descriptors", "stress"}
         crystal = bool(np.all(self.atoms.pbc))  # ASE says that others have no stress
         names = asked | {"forces"} | ({"stress"} if crystal else set())
         output = self.model.evaluate(
-            graph.to(self.model.embedding.device),
+            graph,
             tuple(names),
             head=self.head,
+            inputs=self._inputs.of(graph),
             splines=self._splines.current()[0] if self._splines and not names & SECOND else (),
         )
         kept = {} if system_changes else self.results
@@ -130,6 +133,7 @@ class CommitteeCalculator(Calculator):
     def __init__(self, committee: Committee) -> None:
         super().__init__()
         self.committee = committee
+        self._skin = neighbour_skin(committee.members[0])
         self._conditions: dict[str, Tensor] = {}
 
     def calculate(
@@ -140,7 +144,7 @@ class CommitteeCalculator(Calculator):
     ) -> None:
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
-        self.results = calculator_results(self.committee, self.atoms)
+        self.results = calculator_results(self.committee, self._skin, self.atoms)
         self._conditions = read_conditions(self.atoms, self.committee.members[0].config.conditions)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -159,10 +163,16 @@ def changed_conditions(known: Mapping[str, Tensor], atoms: Atoms) -> list[str]:
     ]
 
 
-def calculator_results(committee: Committee, atoms: Atoms) -> dict[str, Any]:
+def neighbour_skin(model: Tace) -> NeighbourSkin:
+    """Return the neighbour lists of one structure that moves."""
+    config = model.config
+    return NeighbourSkin(config.cutoff, conditions=config.conditions, device=model.embedding.device)
+
+
+def calculator_results(committee: Committee, skin: NeighbourSkin, atoms: Atoms) -> dict[str, Any]:
     """Return ASE results of one structure (stress in Voigt order xx, yy, zz, yz, xz, xy)."""
     periodic = bool(np.all(atoms.pbc))
-    prediction: Prediction = committee.predict([atoms], stress=periodic)[0]
+    (prediction,) = committee.predict_batch(skin.graph([atoms]), stress=periodic)
     results: dict[str, Any] = {
         "energy": prediction.energy,
         "free_energy": prediction.energy,

@@ -21,6 +21,7 @@ from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.checkpoint import load
 from tace_al.model.derivatives import edge_forces, edge_stress
+from tace_al.model.kept_inputs import InputsKeeper
 from tace_al.model.kernels import RadialSpline
 from tace_al.model.prediction import Prediction
 from tace_al.model.radial_splines import SplineKeeper
@@ -65,6 +66,7 @@ class Committee:
         self.head = head
         states = [member.state_dict() for member in self.members]
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        self._inputs = InputsKeeper(self._skeleton, head)
         self._keeper = SplineKeeper(self.members) if splines else None
         self._stacked_from: list[tuple[RadialSpline, ...]] | None = None
         self._tables: list[RadialSpline] = []
@@ -113,16 +115,20 @@ class Committee:
         for atoms in frames:
             graph = graph_from_atoms(atoms, self.cutoff, self._skeleton.config.conditions)
             if waiting and num_edges + graph.sender.shape[0] > MAXIMUM_EDGES:
-                predictions += self._predict(batch_graphs(waiting).to(device), stress, descriptors)
+                batch = batch_graphs(waiting).to(device)
+                predictions += self.predict_batch(batch, stress=stress, descriptors=descriptors)
                 waiting, num_edges = [], 0
             waiting.append(graph)
             num_edges += graph.sender.shape[0]
         if waiting:
-            predictions += self._predict(batch_graphs(waiting).to(device), stress, descriptors)
+            batch = batch_graphs(waiting).to(device)
+            predictions += self.predict_batch(batch, stress=stress, descriptors=descriptors)
         return predictions
 
-    def _predict(self, graph: AtomicGraph, stress: bool, descriptors: bool) -> list[Prediction]:
-        """Return one prediction for each structure of a batch."""
+    def predict_batch(
+        self, graph: AtomicGraph, *, stress: bool = False, descriptors: bool = False
+    ) -> list[Prediction]:
+        """Return one prediction for each structure of a batch, as `predict` does."""
         size = graph.sender.shape[0] * max(self._skeleton.config.layer_channels)
         plain = self._skeleton.takes_members
         stacked = len(self) > 1 and size <= STACKED_SIZE and plain
@@ -138,7 +144,7 @@ class Committee:
 
     def _evaluate_stacked(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
         """Return energies, forces and stresses of each member, and the first one's descriptors."""
-        inputs = self._skeleton.inputs(graph, head=self.head)
+        inputs = self._inputs.of(graph) or self._skeleton.inputs(graph, head=self.head)
         vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
         copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
 
@@ -173,7 +179,9 @@ class Committee:
         """Return what `_evaluate_stacked` does, one member after the other."""
         names = ("forces", "stress") if stress else ("forces",)
         outputs = [
-            member.evaluate(graph, names, head=self.head, splines=splines)
+            member.evaluate(
+                graph, names, head=self.head, inputs=self._inputs.of(graph), splines=splines
+            )
             for member, splines in zip(self.members, self._splines(), strict=True)
         ]
         answers = {

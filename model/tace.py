@@ -427,6 +427,7 @@ class Tace(nn.Module):
         *,
         head: str | Sequence[str] | None = None,
         create_graph: bool = False,
+        inputs: NetworkInputs | None = None,
         splines: Sequence[RadialSpline] = (),
     ) -> TaceOutput:
         """Return energies and whatever else is named (`tace_al.model.outputs`).
@@ -442,6 +443,8 @@ class Tace(nn.Module):
             Name of the head, or one name a structure; the first head by default.
         create_graph
             Keep the graph of every output, so that a loss on them can be differentiated.
+        inputs
+            Those of this batch and head if they are known (`tace_al.model.kept_inputs`).
         splines
             Radial weights of every layer in place of the networks
             (`tace_al.model.radial_splines`); those of these very weights.
@@ -458,7 +461,8 @@ class Tace(nn.Module):
             variables = derivatives.variables_of(
                 graph, plan.moved, self.embedding.dtype, absolute=self.config.reads_positions
             )
-            inputs = self.inputs(graph, head=head, variables=variables)
+            if inputs is None:
+                inputs = self.inputs(graph, head=head, variables=variables)
             network = self(variables.vectors, inputs, tuple(sorted(plan.direct)), splines)
             node_energy = inputs.unsorted(network.node_energy)
             energy = inputs.total(network.node_energy)

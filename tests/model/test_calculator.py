@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -103,3 +104,35 @@ def test_dynamics_conserve_energy() -> None:
         energies.append(atoms.get_total_energy())
         kinetic.append(atoms.get_kinetic_energy())
     assert np.ptp(energies) < 2e-2 * np.ptp(kinetic)
+
+
+def test_a_step_looks_at_neighbours_and_inputs_again_only_when_it_must() -> None:
+    """Pairs that come and go, other elements and another cell are those of a fresh calculator."""
+    model, copper = make_model(dtype="float64"), bulk("Cu", cubic=True) * (2, 1, 1)
+    kept = TaceCalculator(model, splines=False)
+    generator = np.random.default_rng(3)
+    for step in range(12):
+        copper.positions += generator.normal(scale=0.05, size=copper.positions.shape)
+        if step == 4:
+            copper.set_cell(copper.cell.array * 1.03, scale_atoms=True)
+        if step == 8:
+            copper.numbers[0] = 8
+        kept.calculate(copper, ["energy", "forces", "stress"])
+        fresh = TaceCalculator(model, splines=False)
+        fresh.calculate(copper, ["energy", "forces", "stress"])
+        assert kept.results["energy"] == pytest.approx(fresh.results["energy"], abs=1e-10)
+        for name in ("forces", "stress", "energies"):
+            assert np.allclose(kept.results[name], fresh.results[name], atol=1e-10), (step, name)
+
+
+def test_changed_weights_make_other_splines() -> None:
+    model, water = make_model(), molecule("H2O")
+    calculator = TaceCalculator(model)
+    calculator.calculate(water, ["forces"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    calculator.calculate(water, ["forces"])
+    exact = TaceCalculator(model, splines=False)
+    exact.calculate(water, ["forces"])
+    assert np.allclose(calculator.results["forces"], exact.results["forces"], atol=1e-6)
