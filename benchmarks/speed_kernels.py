@@ -1,12 +1,13 @@
-"""The sum over neighbours in compiled kernels, against padded slots, on one thread.
+"""The sum over neighbours and the product basis, compiled and in PyTorch's operators, one thread.
 
     python -m benchmarks.speed_kernels
 
-The second layer of `small` in float32: 64 water molecules in a periodic box, ethanol, and a batch
-of eight ethanols as in training. Forward, forward and backward, and the double backward of training
-on forces; for evaluation also with the radial weights read from splines, which spares their
-network, whose own cost is the last column. Times are processor time of the fastest of many calls,
-the ways taking turns: other work on the machine only ever adds to it.
+The second layer's sum and the products of both layers of `small` in float32: 64 water molecules in
+a periodic box, ethanol, and a batch of eight ethanols as in training. Forward, forward and
+backward, and the double backward of training on forces; for evaluation also with the radial weights
+read from splines, which spares their network, whose own cost is the last column. Times are
+processor time of the fastest of many calls, the ways taking turns: other work on the machine only
+ever adds to it.
 """
 
 import json
@@ -34,15 +35,17 @@ from tace_al.model.kernels import (
     SumLayout,
     compiled,
     edge_sums,
+    spectral_product,
     splined_edge_sums,
 )
+from tace_al.model.product import SpectralProduct
 from tace_al.model.radial import polynomial_cutoff
 from tace_al.model.tace import Tace
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {"water": ("water", 1), "ethanol": ("ethanol", 1), "8 ethanols": ("ethanol", 8)}
 CALLS = 40
-Sums = Callable[[Tensor, Tensor, Tensor], Tensor]
+Sums = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +61,8 @@ class Setting:
     layout: SumLayout
     spline: RadialSpline
     network: Callable[[], Tensor]
+    products: tuple[SpectralProduct, ...]
+    species: Tensor  # of each atom
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +82,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if compiled() is None:
         raise SystemExit("the kernels do not compile here; install a C++ compiler or set CXX")
-    rows = [row for name in CASES for row in measured(name)]
+    rows = [row for name in CASES for measure in (measured, products) for row in measure(name)]
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {processor()}, one thread",
@@ -121,6 +126,37 @@ def measured(name: str) -> list[Row]:
             network=None if "splined" in way else times["network"],
         )
         for way in ways
+    ]
+
+
+def products(name: str) -> list[Row]:
+    """Return the rows of the product bases on one system."""
+    setting = prepared(*CASES[name])
+    tasks: dict[str, Callable[[], object]] = {}
+    names = []
+    for layer in setting.products:
+        shape = (len(setting.species), setting.layout.dim_edge, layer.weight.shape[2])
+        factors = (torch.randn(shape).requires_grad_(), layer.weight.detach().requires_grad_())
+        table, cotangent = layer.table, torch.randn(shape[0], (layer.l_out + 1) ** 2, shape[2])
+        ways: dict[str, Sums] = {
+            "matrices": lambda m, w, layer=layer: matrix_product(layer, m, w, setting.species),
+            "compiled": lambda m, w, t=table: spectral_product(m, w, setting.species, t),
+        }
+        for way, product in ways.items():
+            names.append(f"product to l = {layer.l_out}, {way}")
+            found = of_way(product, factors, cotangent)
+            tasks |= {f"{names[-1]} {kind}": task for kind, task in found.items()}
+    times = fastest(tasks)
+    return [
+        Row(
+            system=name,
+            way=way,
+            forward=times[f"{way} forward"],
+            forward_backward=times[f"{way} backward"],
+            double_backward=times[f"{way} double"],
+            network=None,
+        )
+        for way in names
     ]
 
 
@@ -196,6 +232,8 @@ def prepared(name: str, copies: int) -> Setting:
             lambda at: weights(at, exact), model.config.cutoff, dtype=torch.float32
         ),
         network=lambda: weights(distances),
+        products=tuple(model.products),
+        species=inputs.groups.species,
     )
 
 
@@ -218,6 +256,20 @@ def slot_sums(setting: Setting, features: Tensor, weights: Tensor, harmonics: Te
         total = angular[l2] @ carried if l2 > 0 else carried.sum(dim=1)
         sums.append(total.reshape(num_atoms, -1, channels))
     return torch.cat(sums, dim=1)
+
+
+def matrix_product(
+    layer: SpectralProduct, message: Tensor, weight: Tensor, species: Tensor
+) -> Tensor:
+    """Return the product with one gathered multiplication and one matrix an order."""
+    orders = [message]
+    for order in range(2, layer.correlation + 1):
+        first = orders[-1].index_select(1, layer.get_buffer(f"first_{order}"))
+        second = message.index_select(1, layer.get_buffer(f"second_{order}"))
+        orders.append(layer.get_buffer(f"matrix_{order}") @ (first * second))
+    basis = torch.cat(orders, dim=1).index_select(1, layer.rows)
+    own = weight.index_select(0, species).index_select(1, layer.path_of_row)
+    return layer.collect @ (basis * own)
 
 
 def markdown(rows: list[Row]) -> str:

@@ -57,8 +57,8 @@ def spectral_product(
 def _check_factors(message: Tensor, weight: Tensor, species: Tensor, table: ProductTable) -> None:
     """Raise ValueError unless shapes and dtypes belong together."""
     shape, other = message.shape, weight.shape
-    same_axes = shape[:-3] == other[:-3] and len(shape) < 5 and shape[-1] == other[-1]
-    if not same_axes or species.shape[0] != shape[-3]:
+    fits = shape[-1] == other[-1] and shape[-3] == species.shape[0]
+    if not fits or not (len(shape) == len(other) == 3 or shape[:-3] == other[:-3]):
         raise ValueError(
             f"`message` has shape {tuple(shape)} (atoms, dim_in, channels), `weight` "
             f"{tuple(other)} (species, paths, channels), `species` {tuple(species.shape)}; pass as "

@@ -10,8 +10,9 @@ compiled kernel; callers ask `native.takes` first.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, final
 
 import torch
@@ -23,7 +24,7 @@ from tace_al.model.kernels.library import compiled
 _ENTRIES = {torch.float32: "tace_product_float", torch.float64: "tace_product_double"}
 _PROBLEM = struct.Struct("=9q4q9q9q12q")  # packed anew in every call: quicker than ctypes
 _FACTORS = 3  # message, weight, cotangent
-_NO_FACTORS = (0,) * _FACTORS
+_RANK = 3  # of each, without a batch axis
 
 
 @final
@@ -50,6 +51,11 @@ class ProductOperator:
     def directions(self) -> int:
         """Along how many directions the sweeps are differentiated."""
         return max(self.inputs // _FACTORS - 1, 0)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Axes of each tensor without a batch axis."""
+        return (_RANK,) * self.inputs
 
     @property
     def schema(self) -> str:
@@ -80,23 +86,21 @@ class ProductOperator:
         IndexError
             A species or an entry of the table names what is not there.
         """
-        given = arguments[: self.inputs]
         species, terms, rows, coefficients, dim_out = arguments[self.inputs :]
-        size = batch_size(given, (3,) * self.inputs)
-        message, weight = given[0], given[1]
+        message, weight = arguments[0], arguments[1]
         dtype = message.dtype
+        assert terms.dtype == rows.dtype == torch.int32
+        assert species.dtype == torch.int64 and coefficients.dtype == dtype
+        keep = [species.contiguous(), terms, rows, coefficients]
+        inputs, batch = _input_fields(arguments[: self.inputs], dtype, keep)
+        results = self._room(message, weight, batch, dim_out)
+        outputs = [0] * (4 * _FACTORS)
+        for (part, factor), result in zip(self.results, results, strict=True):
+            outputs[_FACTORS * part + factor] = result.data_ptr()
         atoms, dim_in, channels = message.shape[-3:]
         num_species, paths = weight.shape[-3:-1]
-        results = self._room(given, size, dim_out)
-        keep, fields = _array_fields(given, dtype)
-        around = (terms, rows, coefficients, species)
-        assert terms.dtype == rows.dtype == torch.int32
-        assert species.dtype == torch.int64
-        places = [0] * (4 * _FACTORS)
-        for (part, factor), result in zip(self.results, results, strict=True):
-            places[_FACTORS * part + factor] = result.data_ptr()
         problem = _PROBLEM.pack(
-            1 if size is None else size,
+            batch or 1,
             atoms,
             channels,
             dim_in,
@@ -105,14 +109,14 @@ class ProductOperator:
             paths,
             terms.shape[0],
             rows.shape[0],
-            *(tensor.data_ptr() for tensor in around),
-            *fields,
-            *places,
+            terms.data_ptr(),
+            rows.data_ptr(),
+            coefficients.data_ptr(),
+            keep[0].data_ptr(),
+            *inputs,
+            *outputs,
         )
-        assert all(tensor.is_contiguous() for tensor in around)
-        library = compiled()
-        assert library is not None
-        if getattr(library, _ENTRIES[dtype])(self.directions, problem):
+        if _entry(dtype)(self.directions, problem):
             raise IndexError(
                 "the product does not fit: `species` names rows that the weights do not have, or "
                 "the table names components, paths or products that are not there"
@@ -123,7 +127,8 @@ class ProductOperator:
     def shapes(self, *arguments: Any) -> Tensor | list[Tensor]:
         """Return empty results, for tracing."""
         given = arguments[: self.inputs]
-        results = self._room(given, batch_size(given, (3,) * self.inputs), arguments[-1])
+        batch = batch_size(given, self.ranks) or 0
+        results = self._room(given[0], given[1], batch, arguments[-1])
         return results[0] if len(results) == 1 else results
 
     def vmap(self, info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -133,35 +138,47 @@ class ProductOperator:
                 "species cannot be mapped over by vmap: join the structures into one list of atoms"
             )
         operator = getattr(torch.ops.tace_al, self.name).default
-        return call_mapped(operator, (3,) * self.inputs, info, in_dims, arguments)
+        return call_mapped(operator, self.ranks, info, in_dims, arguments)
 
-    def _room(self, given: Sequence[Tensor | None], size: int | None, dim_out: int) -> list[Tensor]:
-        """Return room for the results."""
-        message, weight = given[0], given[1]
-        assert message is not None
-        assert weight is not None
+    def _room(self, message: Tensor, weight: Tensor, batch: int, dim_out: int) -> list[Tensor]:
+        """Return room for the results, with a batch axis unless its length is 0."""
         atoms, dim_in, channels = message.shape[-3:]
         shapes = ((atoms, dim_in, channels), weight.shape[-3:], (atoms, dim_out, channels))
-        lead = () if size is None else (size,)
+        lead = (batch,) if batch else ()
         return [message.new_empty((*lead, *shapes[factor])) for _, factor in self.results]
 
 
-def _array_fields(
-    given: Sequence[Tensor | None], dtype: torch.dtype
-) -> tuple[list[Tensor], list[int]]:
-    """Return the arrays, which must outlive the call, and their addresses and steps."""
-    places = [0] * (3 * _FACTORS)
-    steps = [0] * (3 * _FACTORS)
-    keep = []
+def _input_fields(
+    given: Sequence[Tensor | None], dtype: torch.dtype, keep: list[Tensor]
+) -> tuple[list[int], int]:
+    """Return addresses and steps, and the length of the batch axis, 0 if no tensor has one.
+
+    The arrays are added to `keep`: they must outlive the call.
+    """
+    places = [0] * (6 * _FACTORS)
+    batch = 0
     for index, tensor in enumerate(given):
-        if tensor is not None:
-            assert tensor.dtype == dtype
-            array = tensor.contiguous()
-            keep.append(array)
-            places[index] = array.data_ptr()
-            if array.ndim > 3 and array.shape[0] > 1:
-                steps[index] = array.stride(0)
-    return keep, places + steps
+        if tensor is None:
+            continue
+        assert tensor.dtype == dtype
+        array = tensor.contiguous()
+        keep.append(array)
+        places[index] = array.data_ptr()
+        if array.ndim > _RANK:
+            size = array.shape[0]
+            assert batch in (0, size), "batches of unlike lengths"
+            batch = size
+            places[3 * _FACTORS + index] = array.stride(0) if size > 1 else 0
+    return places, batch
+
+
+@cache
+def _entry(dtype: torch.dtype) -> Callable[[int, bytes], int]:
+    """Return the kernel for a dtype."""
+    library = compiled()
+    assert library is not None
+    found: Callable[[int, bytes], int] = getattr(library, _ENTRIES[dtype])
+    return found
 
 
 PRODUCT = ProductOperator(name="spectral_product", inputs=2, results=((0, 2),))

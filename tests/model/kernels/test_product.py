@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tace_al.model.kernels import ProductTable, fused, native, spectral_product
 from tace_al.model.kernels.product_table import product_by_terms
+from tace_al.model.linear import SpeciesGroups
 from tace_al.model.product import SpectralProduct
 
 SPECIES = torch.tensor([0, 0, 2, 2, 2])  # of three; nothing is of the second
@@ -176,6 +177,18 @@ def test_forces_of_a_committee_through_autograd() -> None:
     (found,) = torch.autograd.grad(torch.vmap(scalar)(messages, weights).sum(), messages)
     for got, message, weight in zip(found, messages.detach(), weights, strict=True):
         assert close(got, torch.func.grad(scalar)(message, weight))
+
+
+def test_the_layer_is_the_same_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = SpectralProduct(l_in=2, l_out=1, correlation=3, channels=3, num_species=3).double()
+    groups = SpeciesGroups(species=SPECIES, counts=[2, 0, 3])
+    given = (factors()[0], layer.weight)
+    found = derivatives(lambda message, weight: layer(message, groups), given, 3)
+    monkeypatch.setattr(native, "takes", lambda tensor: False)
+    expected = derivatives(lambda message, weight: layer(message, groups), given, 3)
+    for got, reference in zip(found, expected, strict=True):
+        assert close(got, reference)
 
 
 def test_members_on_a_leading_axis() -> None:
