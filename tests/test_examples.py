@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 EXPECTED = {
+    "many_walkers.py": (0.2, 0.9),  # hot walkers are doubted sooner than cool ones
     "smallest_campaign.py": (0.20, 0.33),  # eV; GFN2-xTB: 0.265
     "train_and_use.py": (0.0, 300.0),  # meV/Angstrom; the forces themselves are about 2000
     "two_levels.py": (0.1, 0.7),  # force error with many cheap labels over that without: 0.4

@@ -37,7 +37,7 @@ from tace_al.engines.sampling.walkers import (
 from tace_al.model.prediction import Prediction
 
 LARGEST_MOVE = 1.0
-"""Angstrom in one step; hydrogen at 10 000 K goes 0.2 in a femtosecond."""
+"""Angstrom in one step; hydrogen at 10 000 K goes 0.16 in a femtosecond."""
 
 Outcome = Literal["running", "done", "stopped", "broken"]
 

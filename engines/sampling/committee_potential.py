@@ -6,21 +6,51 @@ from typing import final
 
 from ase import Atoms
 
+from tace_al.data.graph import split_graph
+from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.engines.sampling.potential import Potential
-from tace_al.model.committee import Committee
+from tace_al.model.committee import MAXIMUM_EDGES, Committee
 from tace_al.model.prediction import Prediction
 
 
 @final
 class CommitteePotential(Potential):
-    """Predicts with every member at once."""
+    """Predicts with every member at once.
 
-    def __init__(self, committee: Committee) -> None:
+    Parameters
+    ----------
+    committee
+        The members.
+    skin
+        Angstrom of a Verlet skin that lets neighbour lists serve several calls, for samplers that
+        ask again and again about the same `Atoms` objects as they move (batched dynamics); without
+        it every call makes its own lists.
+    """
+
+    def __init__(self, committee: Committee, *, skin: float | None = None) -> None:
         self.committee = committee
+        self._skin: NeighbourSkin | None = None
+        if skin is not None:
+            model = committee.members[0]
+            self._skin = NeighbourSkin(
+                committee.cutoff,
+                skin,
+                conditions=model.config.conditions,
+                device=model.embedding.device,
+            )
+
+    @property
+    def num_neighbour_lists(self) -> int:
+        """Number of neighbour lists made under the skin."""
+        return 0 if self._skin is None else self._skin.num_lists
 
     def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
         """Return one prediction a frame."""
-        return self.committee.predict(frames)
+        if self._skin is None or not frames:
+            return self.committee.predict(frames)
+        keys = [id(atoms) for atoms in frames]  # an id used again is noticed by its atoms
+        batches = split_graph(self._skin.graph(frames, keys=keys), MAXIMUM_EDGES)
+        return [answer for batch in batches for answer in self.committee.predict_batch(batch)]
 
 
 @lru_cache(maxsize=4)

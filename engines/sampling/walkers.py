@@ -113,6 +113,7 @@ class Unphysical:
         return None if reason is None else Stop(reason=reason, broken=True)
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Walker:
     """One start of batched dynamics.
