@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.md.verlet import VelocityVerlet
 
 from tace_al.engines.sampling import committee_potential
 from tace_al.engines.sampling.batched_md import BatchedDynamics
 from tace_al.engines.sampling.committee_potential import CommitteePotential
-from tace_al.engines.sampling.integrators import Langevin
+from tace_al.engines.sampling.integrators import ConstantEnergy, Langevin
 from tace_al.engines.sampling.potential import Potential
+from tace_al.engines.sampling.potential_calculator import PotentialCalculator
 from tace_al.engines.sampling.walkers import UncertaintyAbove, Walker
 from tace_al.model.committee import Committee
 from tace_al.model.prediction import Prediction
@@ -94,3 +96,20 @@ def test_pieces_of_a_large_batch_say_the_same(
         assert np.allclose(one.member_energies, other.member_energies, rtol=1e-12)
         assert np.allclose(one.member_forces, other.member_forces, atol=1e-11)
     assert CommitteePotential(committee, skin=0.5).predict([]) == []
+
+
+def test_constant_energy_under_a_skin_goes_as_in_ase_with_fresh_lists() -> None:
+    model = Tace.from_preset("tiny", elements=["H", "C", "O"], dtype="float64", seed=0)
+    starts = [molecule("CH3OH"), molecule("H2O"), molecule("CO2")]
+    box = molecule("H2O", cell=[4.2, 4.5, 5.0], pbc=True)  # meets its own images
+    for seed, atoms in enumerate([*starts, box]):
+        rng = np.random.default_rng(seed)
+        atoms.set_momenta(0.3 * rng.standard_normal((len(atoms), 3)))
+    potential = CommitteePotential(Committee([model]), skin=0.3)
+    walkers = [Walker(atoms, steps=60) for atoms in (*starts, box)]
+    trajectories = BatchedDynamics(potential, walkers, ConstantEnergy(), timestep_fs=1.0).run()
+    assert 4 < potential.num_neighbour_lists < 100  # of 244
+    for atoms, ours in zip((*starts, box), trajectories, strict=True):
+        atoms.calc = PotentialCalculator(CommitteePotential(Committee([model])))
+        VelocityVerlet(atoms, 1.0 * units.fs).run(60)
+        assert np.abs(ours.final.positions - atoms.positions).max() < 1e-10
