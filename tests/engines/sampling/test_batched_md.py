@@ -113,6 +113,7 @@ def test_constant_energy_goes_as_in_ase(build) -> None:  # type: ignore[no-untyp
     assert np.abs(ours.final.get_momenta() - atoms.get_momenta()).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_constant_energy_goes_as_in_ase_on_a_network() -> None:
     model = Tace.from_preset("tiny", elements=["H", "C", "O"], dtype="float64", seed=0)
     frames = [heated(molecule(name), seed) for seed, name in enumerate(("CH3OH", "H2O", "CO2"))]

@@ -98,6 +98,7 @@ def test_pieces_of_a_large_batch_say_the_same(
     assert CommitteePotential(committee, skin=0.5).predict([]) == []
 
 
+@pytest.mark.slow
 def test_constant_energy_under_a_skin_goes_as_in_ase_with_fresh_lists() -> None:
     model = Tace.from_preset("tiny", elements=["H", "C", "O"], dtype="float64", seed=0)
     starts = [molecule("CH3OH"), molecule("H2O"), molecule("CO2")]
