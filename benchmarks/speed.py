@@ -50,7 +50,7 @@ def main() -> None:
         for name in chosen:
             measured.append(measure(name, rows[name], engines, budget))
             for line in row_lines(as_plain(measured[-1])):
-                console.print(line, highlight=False, markup=False)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:
         engines.close()
     content = report(measured, engines, options)

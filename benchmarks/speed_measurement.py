@@ -238,8 +238,10 @@ def shares(row: Row, engines: Engines, budget: Budget) -> dict[str, Cell]:
     engine = engines.running(case.engine)
     prepare(engine, label, case, budget)
     found = []
+    atoms = named_structure(case.structure)
     for turn in range(1 + budget.turns):
-        frames = walk(named_structure(case.structure), case.copies, generator)
+        frames = walk(atoms, case.copies, generator)
+        atoms = frames[-1]
         value = engine.call(label, frames).value
         if turn:
             found.append(value)

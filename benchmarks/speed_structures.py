@@ -64,12 +64,12 @@ def rattled(atoms: Atoms, count: int, generator: np.random.Generator) -> list[At
 
 
 def walk(atoms: Atoms, count: int, generator: np.random.Generator) -> list[Atoms]:
-    """Return frames that follow one another in small steps, as in dynamics."""
-    frames = [atoms.copy()]
-    for _ in range(count - 1):
+    """Return frames that follow this one and one another in small steps, as in dynamics."""
+    frames = [atoms]
+    for _ in range(count):
         frames.append(frames[-1].copy())
         frames[-1].positions += generator.normal(scale=STEP, size=atoms.positions.shape)
-    return frames
+    return frames[1:]
 
 
 def with_labels(frames: Sequence[Atoms], generator: np.random.Generator) -> list[Atoms]:

@@ -1,10 +1,10 @@
 """tace-al as an engine of the speed benchmark."""
 
-import cProfile
-import pstats
+import functools
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator
 
 from benchmarks.peers.task import MEMBERS, Call, Task
 from tace_al.core.allocator import keep_freed_memory
-from tace_al.data.graph import batch_graphs, graph_from_atoms
+from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.model.calculator import CommitteeCalculator, TaceCalculator
 from tace_al.model.committee import Committee
 from tace_al.model.config import preset_config
@@ -21,7 +21,6 @@ from tace_al.model.tace import Tace
 from tace_al.model.trainer import EpochReport, TrainingOptions, train
 
 PACKAGES = ("tace-al", "torch", "ase", "vesin")
-GRAPH_FOLDER = f"{Path('tace_al') / 'data'}/"
 
 
 def prepare(task: Task, frames: Sequence[Atoms]) -> Call:
@@ -70,14 +69,10 @@ def through(calculator: Calculator) -> Call:
 
 def batch(task: Task) -> Call:
     """Return the evaluation of all frames in one call, graphs included."""
-    network = model(task).as_dtype(task.dtype).to(task.device).eval()
-    config = network.config
+    alone = Committee([model(task).as_dtype(task.dtype).to(task.device)])
 
     def call(frames: Sequence[Atoms]) -> float:
-        graphs = [graph_from_atoms(atoms, config.cutoff, config.conditions) for atoms in frames]
-        output = network.evaluate(batch_graphs(graphs).to(task.device), ("forces",))
-        output["forces"].cpu()
-        return float(output.energy.sum())
+        return sum(prediction.energy for prediction in alone.predict(frames))
 
     return call
 
@@ -85,32 +80,40 @@ def batch(task: Task) -> Call:
 def graph_share(task: Task) -> Call:
     """Return the share, in percent, of a whole step that neighbours and graph take.
 
-    Frames follow one another as in dynamics. The share is read from Python's profiler: whatever is
-    called of the modules in `tace_al/data` from outside them.
+    Frames follow one another as in dynamics.
     """
     step = through(calculator(task))
 
     def call(frames: Sequence[Atoms]) -> float:
-        profiler = cProfile.Profile()
-        profiler.runcall(step, frames)
-        return 100.0 * time_in(GRAPH_FOLDER, profiler)
+        with timed(NeighbourSkin, "graph") as inside:
+            began = time.process_time()
+            step(frames)
+            whole = time.process_time() - began
+        if not inside:
+            raise RuntimeError("the calculator no longer makes graphs by NeighbourSkin.graph")
+        return 100.0 * sum(inside) / whole
 
     return call
 
 
-def time_in(folder: str, profiler: cProfile.Profile) -> float:
-    """Return the share of the profiled time spent in calls into modules of a folder."""
-    entries: dict[Any, Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
-    whole = sum(own for _, _, own, _, _ in entries.values())
-    inside = 0.0
-    for (file, _, _), (_, _, _, _, callers) in entries.items():
-        if folder in file:
-            inside += sum(
-                total
-                for (caller, _, _), (_, _, _, total) in callers.items()
-                if folder not in caller
-            )
-    return inside / whole
+@contextmanager
+def timed(owner: type, name: str) -> Iterator[list[float]]:
+    """Collect the processor seconds of every call of a method."""
+    method = getattr(owner, name)
+    found: list[float] = []
+
+    @functools.wraps(method)
+    def measured(*arguments: Any, **options: Any) -> Any:
+        began = time.process_time()
+        result = method(*arguments, **options)
+        found.append(time.process_time() - began)
+        return result
+
+    setattr(owner, name, measured)
+    try:
+        yield found
+    finally:
+        setattr(owner, name, method)
 
 
 @final
