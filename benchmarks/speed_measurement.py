@@ -26,6 +26,8 @@ SMALL, SMALL_BURST = 100, 5
 """Up to so many atoms a turn has several calls, as in dynamics: the first of them finds the caches
 full of another code's data, which costs molecules half as much again."""
 MIB = 1024.0
+NOT_AVAILABLE = "not available"
+"""The reason is told once, below the table."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Engines:
         if name not in self.wanted:
             raise PeerUnavailable("not asked for")
         if name in self.missing:
-            raise PeerUnavailable(self.missing[name])
+            raise PeerUnavailable(NOT_AVAILABLE)
         try:
             connection = Connection(name, core=self.core)
         except PeerUnavailable as error:
@@ -101,7 +103,7 @@ class Engines:
                 raise
             self.missing[name] = str(error)
             logger.warning("%s", error)
-            raise
+            raise PeerUnavailable(NOT_AVAILABLE) from error
         self.versions[name] = connection.versions
         return connection
 
