@@ -55,10 +55,13 @@ class LossWeights:
 
 def training_loss(output: TaceOutput, batch: LabelledBatch, weights: LossWeights) -> Tensor:
     """Return the loss of a batch, a scalar that is differentiable in the weights."""
-    loss = 0.0 * output.energy.sum()  # differentiable even where nothing is labelled
-    for name, square in mean_squares(output, batch).items():
-        loss = loss + weights.of(name) * square
-    return loss
+    # differentiable even where nothing is labelled
+    return 0.0 * output.energy.sum() + weighted_sum(mean_squares(output, batch), weights)
+
+
+def weighted_sum(squares: Mapping[str, Tensor], weights: LossWeights) -> Tensor | float:
+    """Return the loss that mean squares by output make; zero where nothing is labelled."""
+    return sum((weights.of(name) * square for name, square in squares.items()), start=0.0)
 
 
 def mean_squares(output: TaceOutput, batch: LabelledBatch) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Training: Adam with warm-up and cosine decay, clipped gradients and averaged weights.
+"""Training: Muon with warm-up and cosine decay, clipped gradients and averaged weights.
 
 The schedule follows progress, the larger of epochs done and time used, so that a run with a time
-limit ends with the learning rate low. The averaged weights are validated after every epoch and
+limit ends with the learning rate low. The averaged weights are validated every few epochs and
 the best are kept. A step that is not finite or an epoch that diverges goes back to the best
 weights with half the rate.
 """
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -23,14 +23,22 @@ from tace_al.core.random_generators import random_generator
 from tace_al.model.config import TaceConfig
 from tace_al.model.heads import trainable_parameters
 from tace_al.model.labelled_batch import LabelledBatch, batches
-from tace_al.model.loss import LossWeights, balanced, mean_squares, training_loss
+from tace_al.model.loss import LossWeights, balanced, mean_squares, training_loss, weighted_sum
 from tace_al.model.moving_average import MovingAverage
+from tace_al.model.muon import Muon, is_matrix
 from tace_al.model.outputs import TaceOutput
 from tace_al.model.preparation import labelled_parts, prepare_model
 from tace_al.model.tace import Tace
 
 logger = logging.getLogger(__name__)
 
+Optimizer = Literal["muon", "adam"]
+
+ADAM_BETAS = (0.9, 0.99)
+VALIDATION_SHARE = 0.02
+"""Of the time of training, at most; less often than every tenth epoch nothing is validated."""
+VALIDATION_COST = 0.3
+"""Energy and forces of a structure, in units of a training step on it."""
 DIVERGED = 100.0
 """A validation loss this many times the best one counts as divergence."""
 
@@ -47,8 +55,10 @@ class TrainingOptions:
         Seconds, at most; the schedule adapts.
     batch_size
         Structures a step.
+    optimizer
+        "muon" (`tace_al.model.muon`), with Adam for what is no matrix, or "adam" for all.
     learning_rate
-        Peak rate of Adam.
+        Peak rate: about what a weight, of size one, changes in a step.
     final_rate
         Rate at the end, as a share of the peak.
     warmup
@@ -77,8 +87,9 @@ class TrainingOptions:
 
     epochs: int = 200
     time_limit_s: float = math.inf
-    batch_size: int = 8
-    learning_rate: float = 0.03
+    batch_size: int = 5
+    optimizer: Optimizer = "muon"
+    learning_rate: float = 0.01
     final_rate: float = 0.01
     warmup: float = 0.02
     weights: LossWeights = field(default_factory=LossWeights)
@@ -160,9 +171,10 @@ def train(
     parts = labelled_parts(frames, model.config)
     held_out = labelled_parts(validation, model.config)
     _check_labels(frames, parts, options.weights)
-    run = _Run(model, options, balanced(options.weights, parts), started)
+    run = _Run(model, options, balanced(options.weights, parts), held_out, started)
     if start is not None and held_out and not options.keep_last:
-        run.best_loss = run.validate(held_out)  # a warm start is kept until something beats it
+        run.best_loss = run.validate()  # a warm start is kept until something beats it
+    interval = 1 if options.patience else validation_interval(len(parts), len(held_out))
     history: list[EpochReport] = []
     stopped = ""
     for epoch in range(options.epochs):
@@ -173,15 +185,40 @@ def train(
                 raise
             stopped = "interrupted"
             break
-        validation_loss = run.validate(held_out) if held_out and math.isfinite(loss) else loss
-        better = run.judge(validation_loss, epoch)
-        history.append(run.report(epoch, loss, validation_loss))
+        run.judge(loss, epoch, interval)
+        history.append(run.report(epoch, loss))
         if on_epoch is not None:
             on_epoch(history[-1])
-        stopped = run.stop_reason(epoch, better=better)
+        stopped = run.stop_reason(epoch)
         if stopped:
             break
     return TrainingResult(model=run.finish(), history=history, stopped=stopped or "epochs")
+
+
+def validation_interval(num_training: int, num_held_out: int) -> int:
+    """Return the epochs between validations that keep to `VALIDATION_SHARE`, at most ten.
+
+    Counts decide, not a clock: one seed is one model.
+    """
+    share = VALIDATION_COST * num_held_out / num_training
+    return min(max(math.ceil(share / VALIDATION_SHARE), 1), 10)
+
+
+def make_optimizers(
+    parameters: Sequence[torch.nn.Parameter], options: TrainingOptions
+) -> list[torch.optim.Optimizer]:
+    """Return Muon for matrices, if it is chosen, and Adam for the other parameters."""
+    muon = options.optimizer == "muon"
+    matrices = [parameter for parameter in parameters if muon and is_matrix(parameter)]
+    others = [parameter for parameter in parameters if not (muon and is_matrix(parameter))]
+    optimizers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimizers.append(Muon(matrices, lr=options.learning_rate))
+    if others:
+        optimizers.append(
+            torch.optim.Adam(others, lr=options.learning_rate, betas=ADAM_BETAS, fused=True)
+        )
+    return optimizers
 
 
 def _check_labels(
@@ -228,24 +265,33 @@ class _Run:
     """The moving parts of one training run."""
 
     def __init__(
-        self, model: Tace, options: TrainingOptions, weights: LossWeights, started: float
+        self,
+        model: Tace,
+        options: TrainingOptions,
+        weights: LossWeights,
+        held_out: Sequence[LabelledBatch],
+        started: float,
     ) -> None:
         self.model, self.options, self.weights = model, options, weights
         self.parameters = trainable_parameters(model, options.frozen)
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=options.learning_rate, betas=(0.9, 0.99), foreach=True
-        )
+        self.optimizers = make_optimizers(self.parameters, options)
         self.average = MovingAverage(self.parameters, options.average_decay)
         self.generator = random_generator(options.seed, "batches")
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_epoch = math.inf, -1
+        self.validation_loss = math.inf
         self.rate, self.damping, self.failures = 0.0, 1.0, 0
         self.errors: dict[str, float] = {}
-        self.started = started
+        self.held_out, self.started = held_out, started
 
     def elapsed(self) -> float:
         """Return seconds since the start."""
         return time.monotonic() - self.started
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit is reached."""
+        return self.elapsed() >= self.options.time_limit_s
 
     def progress(self, epochs: float) -> float:
         """Return how far the run is, 0 to 1, by epochs or by time, whichever is further."""
@@ -264,27 +310,30 @@ class _Run:
         for step, batch in enumerate(shuffled):
             progress = self.progress(epoch + step / num_steps)
             self._set_rate(progress)
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
             output = self._output(batch, create_graph=True)
-            loss = training_loss(output, batch, self._weights(progress))
+            squares = mean_squares(output, batch)
+            loss = weighted_sum(squares, self._weights(progress)) + 0.0 * output.energy.sum()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 return math.nan
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.average.update()
             with torch.no_grad():
-                losses.append(training_loss(output, batch, self._weights(1.0)).item())
-            if self.elapsed() > options.time_limit_s:
+                losses.append(float(weighted_sum(squares, self._weights(1.0))))
+            if self.out_of_time:
                 break
         return float(np.mean(losses))
 
-    def validate(self, parts: Sequence[LabelledBatch]) -> float:
+    def validate(self) -> float:
         """Return the loss of the averaged weights on held-out structures."""
         self.average.swap()
         size = self.options.batch_size
         losses, counts, squares = [], [], []
-        for batch in batches(parts, size, device=self.options.device):
+        for batch in batches(self.held_out, size, device=self.options.device):
             output = self._output(batch, create_graph=False)
             losses.append(training_loss(output, batch, self._weights(1.0)).item())
             counts.append(batch.graph.num_systems)
@@ -293,41 +342,49 @@ class _Run:
         self.errors = _root_mean_squares(list(zip(squares, counts, strict=True)))
         return float(np.average(losses, weights=counts))
 
-    def judge(self, loss: float, epoch: int) -> bool:
+    def judge(self, loss: float, epoch: int, interval: int) -> None:
+        """Judge an epoch by what is held out, if that is due, or by its training loss."""
+        due = epoch % interval == 0 or epoch + 1 == self.options.epochs or self.out_of_time
+        if self.held_out and due and math.isfinite(loss):
+            self.keep(self.validate(), epoch)
+        elif not self.held_out or not math.isfinite(loss):
+            self.keep(loss, epoch)
+
+    def keep(self, loss: float, epoch: int) -> None:
         """Keep the averaged weights if they are the best so far, go back if they failed."""
+        self.validation_loss = loss
         last = self.options.keep_last and loss < DIVERGED * self.best_loss
         if loss < self.best_loss or last:
             self.best_loss, self.best_epoch = min(loss, self.best_loss), epoch
             self.best = [value.clone() for value in self.average.average]
-            return True
-        if not loss < DIVERGED * self.best_loss:  # NaN included
+        elif not loss < DIVERGED * self.best_loss:  # NaN included
             self.failures += 1
             self.damping *= 0.5
             logger.warning("training diverged in epoch %d; back to the best weights", epoch + 1)
             self.average.reset(self.best)
-            self.optimizer.state.clear()
-        return False
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
 
-    def report(self, epoch: int, loss: float, validation_loss: float) -> EpochReport:
-        """Return the state after an epoch."""
+    def report(self, epoch: int, loss: float) -> EpochReport:
+        """Return the state after an epoch; what is held out is judged as it was last."""
         return EpochReport(
             epoch=epoch + 1,
             training_loss=loss,
-            validation_loss=validation_loss,
+            validation_loss=self.validation_loss,
             learning_rate=self.rate,
             progress=self.progress(epoch + 1),
             seconds=self.elapsed(),
             validation_errors=dict(self.errors),
         )
 
-    def stop_reason(self, epoch: int, *, better: bool) -> str:
+    def stop_reason(self, epoch: int) -> str:
         """Return why to stop before the last epoch, or nothing."""
         options = self.options
         if self.failures > 3:
             return "diverged"
-        if self.elapsed() >= options.time_limit_s:
+        if self.out_of_time:
             return "time"
-        if not better and options.patience and epoch - self.best_epoch >= options.patience:
+        if options.patience and epoch - self.best_epoch >= options.patience:
             return "patience"
         return ""
 
@@ -362,5 +419,6 @@ class _Run:
             angle = math.pi * (progress - options.warmup) / (1 - options.warmup)
             share = options.final_rate + (1 - options.final_rate) * 0.5 * (1 + math.cos(angle))
         self.rate = options.learning_rate * share * self.damping
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate

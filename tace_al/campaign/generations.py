@@ -161,6 +161,7 @@ class Generations:
             "epochs": choice.epochs if warm else choice.first_epochs,
             "time_limit_s": choice.seconds,
             "batch_size": choice.batch_size,
+            "optimizer": "adam",
             "learning_rate": choice.warm_learning_rate if warm else choice.learning_rate,
             "energy_weight": choice.energy_weight,
             "energy_gain": choice.energy_gain,

@@ -55,6 +55,11 @@ if TYPE_CHECKING:
     from tace_al.model.trainer import TrainingOptions, TrainingResult
 
 DEFAULT_PRESET = "small"
+DEFAULT_EPOCHS = 200
+ENDLESS = 1_000_000
+"""Passes where a time limit ends training."""
+COLD_RATE, WARM_RATE = 0.01, 0.003
+"""Peak learning rates from random and from trained weights."""
 LINE_SECONDS = 10.0
 """Where there is no terminal to draw a bar in, a line is written this often."""
 
@@ -76,10 +81,10 @@ def train(
     options: ModelOptions = None,
     tensors: Tensors = None,
     weights: Weights = None,
-    epochs: Epochs = 200,
+    epochs: Epochs = None,
     time_limit: TimeLimit = None,
-    batch_size: BatchSize = 8,
-    learning_rate: LearningRate = 0.03,
+    batch_size: BatchSize = 5,
+    learning_rate: LearningRate = None,
     start: Start = None,
     seed: Seed = 0,
     dtype: OwnDtype = None,
@@ -105,10 +110,10 @@ def train(
     loss = loss_weights(weights)
     check_labels([*keys.others, *loss.others], config)
     training = TrainingOptions(
-        epochs=epochs,
+        epochs=epochs or (DEFAULT_EPOCHS if time_limit is None else ENDLESS),
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate or (COLD_RATE if start is None else WARM_RATE),
         weights=loss,
         frozen=frozen_parts(freeze, start),
         seed=seed,

@@ -34,8 +34,18 @@ Preset = Annotated[
     ),
 ]
 Cutoff = Annotated[float | None, typer.Option("--cutoff", min=0.5, help="Å; default: 5.")]
-Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes, at most.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", min=0.0, help="Peak of Adam's.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help="Passes, at most; default: 200, or as many as --time-limit allows.",
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--learning-rate", min=0.0, help="Peak rate; default: 0.01, with --start 0.003."),
+]
 Start = Annotated[
     Path | None,
     typer.Option("--start", metavar="MODEL", help="Warm start: go on from this."),
