@@ -56,6 +56,8 @@ class NetworkInputs:
         stands for no edge.
     sender
         Sorted place of the atom where each of them begins.
+    sender_species
+        Species of that atom.
     blocks
         The same for the compiled sums: the slots of each atom that hold edges.
     place
@@ -77,6 +79,7 @@ class NetworkInputs:
     groups: SpeciesGroups
     edges: Int[Tensor, "atoms slots"]
     sender: Int[Tensor, "atoms slots"]
+    sender_species: Int[Tensor, "atoms slots"]
     blocks: EdgeList
     place: Int[Tensor, " atoms"]
     system_index: Int[Tensor, " atoms"]
@@ -159,6 +162,7 @@ def network_inputs(
         A condition is missing or out of range.
     """
     order = torch.argsort(species, stable=True)
+    sorted_species = species[order]
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
     edges = edge_slots(place[graph.receiver], graph.num_atoms)
@@ -171,11 +175,12 @@ def network_inputs(
     sender = nn.functional.pad(place[graph.sender], (0, 1))[edges]
     return NetworkInputs(
         groups=SpeciesGroups(
-            species=species[order],
+            species=sorted_species,
             counts=torch.bincount(species, minlength=len(config.elements)).tolist(),
         ),
         edges=edges,
         sender=sender,
+        sender_species=sorted_species[sender],
         blocks=EdgeList.of_slots(sender, (edges < len(graph.sender)).sum(dim=1)),
         place=place,
         system_index=system_index,

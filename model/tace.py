@@ -9,7 +9,7 @@ invariant part after every layer; charges and declared tensors are read in the s
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -22,15 +22,16 @@ from tace_al.model.charge_outputs import charge_outputs
 from tace_al.model.charges import ChargeReadout
 from tace_al.model.config import Dtype, TaceConfig, preset_config
 from tace_al.model.distance_transform import AgnesiTransform
+from tace_al.model.edges import EdgeFunctions, compiled_edge_functions, edge_functions
 from tace_al.model.embeddings import INVARIANTS, InvariantEmbeddings
 from tace_al.model.ewald import ewald_energy
 from tace_al.model.ewald_mesh import mesh_ewald_energy
 from tace_al.model.gate import EquivariantGate
 from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head, lone_gate, smooth_gate
-from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs, slot_vectors
+from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs
 from tace_al.model.interaction import SplinedWeights
-from tace_al.model.kernels import RadialSpline
+from tace_al.model.kernels import GeometryKernel, RadialSpline, fused
 from tace_al.model.layer import (
     MessageConditions,
     make_basis,
@@ -40,21 +41,10 @@ from tace_al.model.layer import (
 )
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.outputs import NetworkOutput, TaceOutput, output_plan
-from tace_al.model.radial import polynomial_cutoff, species_pairs
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-class _Edges(NamedTuple):
-    """What the layers read of every edge slot."""
-
-    r: Tensor  # (rows,)
-    radial: Tensor | None  # (rows, radial); None where splines stand for it
-    harmonics: Tensor  # (atoms, components, slots)
-    coordination: Tensor  # (atoms,)
-    pairs: Tensor | None  # (rows,)
 
 
 def _joined(updated: Tensor, carried: Tensor) -> Tensor:
@@ -88,6 +78,12 @@ class Tace(nn.Module):
             else None
         )
         self.zbl = ZBL(config.numbers, config.cutoff) if config.zbl else None
+        self.geometry = GeometryKernel(
+            l_max=config.l_edge,
+            cutoff=config.cutoff,
+            power=config.cutoff_power,
+            repulsion=None if self.zbl is None else self.zbl.constants(),
+        )
         species_of_number = torch.full((119,), -1, dtype=torch.int64)
         species_of_number[torch.tensor(config.numbers)] = torch.arange(len(config.elements))
         self.register_buffer("species_of_number", species_of_number, persistent=False)
@@ -272,15 +268,14 @@ class Tace(nn.Module):
         A network that `takes_members` also evaluates many sets of weights, stacked on a leading
         axis, at as many sets of vectors.
         """
-        species, sender = inputs.groups.species, inputs.sender
-        edges = self._edges(vectors, inputs, radial=not splines)
+        species = inputs.groups.species
+        evaluated = bool(splines) and fused(vectors)
+        edges = (compiled_edge_functions if evaluated else edge_functions)(self, vectors, inputs)
         layers = self._features(edges, inputs, splines)
         scalars = [layer[..., 0, :] for layer in layers]
         energy = self._site_energy(scalars, inputs, edges.coordination)
-        if self.zbl is not None:
-            distances = edges.r.unflatten(-1, sender.shape)
-            repulsion = self.zbl(distances, species[sender], species)
-            energy = energy + repulsion.sum(dim=-1).double()
+        if edges.repulsion is not None:
+            energy = energy + edges.repulsion.double()
         tensors: dict[str, Tensor] = {}
         if self.charges is not None:
             charges = self._charges(scalars, inputs, edges.coordination)
@@ -292,47 +287,21 @@ class Tace(nn.Module):
                 tensors[name] = readout(layers, species, edges.coordination)
         return NetworkOutput(energy, torch.cat(scalars, dim=-1), tensors)
 
-    def _edges(
-        self,
-        vectors: Float[Tensor, "*members edges 3"],
-        inputs: NetworkInputs,
-        *,
-        radial: bool = True,
-    ) -> "_Edges":
-        """Return distances, radial functions (if wanted) and harmonics of every edge slot."""
-        species, sender = inputs.groups.species, inputs.sender
-        # an empty slot holds a vector far beyond every cutoff
-        slots = slot_vectors(vectors, inputs.edges, outside=10.0 * self.config.cutoff)
-        r = slots.norm(dim=-1) + self.config.length_offset
-        envelope = polynomial_cutoff(r, self.config.cutoff, self.config.cutoff_power)
-        pairs = None
-        if self.config.species_radial or self.distance_transform is not None:
-            pairs = species_pairs(species, sender, len(self.config.elements))
-        distance = r if self.distance_transform is None else self.distance_transform(r, pairs)
-        harmonics = self.harmonics(slots / r.unsqueeze(-1)).unflatten(-2, sender.shape)
-        return _Edges(
-            r=r,
-            radial=self.radial_basis(distance, envelope) if radial else None,
-            harmonics=harmonics.transpose(-2, -1),
-            coordination=envelope.unflatten(-1, sender.shape).sum(dim=-1),
-            pairs=pairs,
-        )
-
     def radial_functions(self, graph: AtomicGraph) -> Float[Tensor, "edges functions"]:
         """Return what the radial networks read of every edge, slot by slot."""
         inputs = self.inputs(graph)
-        edges = self._edges(graph.edge_vectors().to(self.embedding.dtype), inputs)
+        edges = edge_functions(self, graph.edge_vectors().to(self.embedding.dtype), inputs)
         assert edges.radial is not None
         return edges.radial[(inputs.edges < graph.sender.shape[0]).reshape(-1)]
 
     def _features(
-        self, edges: "_Edges", inputs: NetworkInputs, splines: Sequence[RadialSpline]
+        self, edges: EdgeFunctions, inputs: NetworkInputs, splines: Sequence[RadialSpline]
     ) -> list[Tensor]:
         """Return the features after each layer, (atoms, components, channels)."""
         groups, sender, species = inputs.groups, inputs.sender, inputs.groups.species
         scalars = self.embedding.index_select(-2, species)
         # before the first layer features are those of species: a table instead of every atom's
-        sources, rows = self.embedding.unsqueeze(-2), species[sender]
+        sources, rows = self.embedding.unsqueeze(-2), inputs.sender_species
         if self.scalar_embeddings is not None:
             scalars = self.scalar_embeddings(
                 scalars, inputs.conditions, heads=inputs.heads, head_index=inputs.head_index

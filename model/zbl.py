@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tace_al.core.units import COULOMB_CONSTANT
+from tace_al.model.kernels import Repulsion
 from tace_al.model.radial import polynomial_cutoff
 
 _AMPLITUDES = (0.18175, 0.50986, 0.28022, 0.02817)
@@ -29,12 +30,11 @@ class ZBL(nn.Module):
 
     def __init__(self, numbers: list[int], cutoff: float) -> None:
         super().__init__()
-        self.cutoff = cutoff
-        charges = torch.tensor(numbers, dtype=torch.float64)
-        radii = torch.tensor([covalent_radii[z] for z in numbers], dtype=torch.float64)
-        self.register_buffer("charges", charges, persistent=False)
-        self.register_buffer("radii", radii, persistent=False)
-        self.register_buffer("screening", charges**0.23, persistent=False)
+        self.cutoff, self.numbers = cutoff, tuple(numbers)
+        constants = self.constants()
+        self.register_buffer("charges", constants.charges, persistent=False)
+        self.register_buffer("radii", constants.radii, persistent=False)
+        self.register_buffer("screening", constants.screening, persistent=False)
         self.register_buffer(
             "amplitudes", torch.tensor(_AMPLITUDES, dtype=torch.float64), persistent=False
         )
@@ -44,6 +44,17 @@ class ZBL(nn.Module):
         self.charges: Tensor
         self.radii: Tensor
         self.screening: Tensor
+
+    def constants(self) -> Repulsion:
+        """Return what the compiled kernel reads, in float64 whatever the network's arithmetic."""
+        charges = torch.tensor(self.numbers, dtype=torch.float64)
+        return Repulsion(
+            charges=charges,
+            radii=torch.tensor([covalent_radii[z] for z in self.numbers], dtype=torch.float64),
+            screening=charges**0.23,
+            phi=torch.tensor([*_AMPLITUDES, *_DECAYS], dtype=torch.float64),
+            coulomb=COULOMB_CONSTANT,
+        )
 
     def forward(
         self,

@@ -2,10 +2,11 @@
 
 `edge_sums` is the sum over neighbours before coupling, `spectral_product` the product basis, both
 with derivatives of any order; `splined_edge_sums` reads the radial weights from a table of
-polynomial pieces, for evaluation.
+polynomial pieces, and `GeometryKernel` is what precedes it, for evaluation.
 Importing this package compiles nothing.
 """
 
+from tace_al.model.kernels.geometry import EdgeSlots, GeometryKernel, Repulsion
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.library import compiled
 from tace_al.model.kernels.product import spectral_product
@@ -15,8 +16,11 @@ from tace_al.model.kernels.sums import edge_sums, fused
 
 __all__ = [
     "EdgeList",
+    "EdgeSlots",
+    "GeometryKernel",
     "ProductTable",
     "RadialSpline",
+    "Repulsion",
     "SumLayout",
     "compiled",
     "edge_sums",

@@ -1,0 +1,205 @@
+"""Distances, harmonics, coordination and repulsion of every edge slot in one call, for evaluation.
+
+    r = |v|,   Y_l(v / r),   n_i = sum_slots f_c(r),   z_i = sum_slots ZBL(r) / 2
+
+with the gradient by the edge vectors v. Compiled only (geometry.cpp) and differentiable once; a
+network that shall be differentiated further uses its modules, of which this computes the same.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tace_al.model import cartesian
+from tace_al.model.kernels.library import compiled
+
+_ENTRIES = {torch.float32: "tace_geometry_float", torch.float64: "tace_geometry_double"}
+_PROBLEM = struct.Struct("=7q3d20q")  # packed anew in every call: quicker than ctypes
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repulsion:
+    """Constants of the ZBL potential, float64.
+
+    Parameters
+    ----------
+    charges, radii, screening
+        Of each species: Z, covalent radius in Angstrom, Z^0.23.
+    phi
+        Four amplitudes and four decays of the screening function.
+    coulomb
+        e^2 / (4 pi eps0) in eV Angstrom.
+    """
+
+    charges: Float[Tensor, " species"]
+    radii: Float[Tensor, " species"]
+    screening: Float[Tensor, " species"]
+    phi: Float[Tensor, " 8"]
+    coulomb: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EdgeSlots:
+    """Which edge lies in which slot, and between which species.
+
+    Parameters
+    ----------
+    edges
+        The edge of each slot; their number or more for an empty one.
+    receiver_species, sender_species
+        Read by the repulsion.
+    """
+
+    edges: Int[Tensor, "atoms slots"]
+    receiver_species: Int[Tensor, " atoms"]
+    sender_species: Int[Tensor, "atoms slots"]
+
+
+class EdgeGeometry(NamedTuple):
+    """What the layers read of every edge slot.
+
+    Parameters
+    ----------
+    distances
+        (rows,) Angstrom; ten cutoffs in an empty slot.
+    harmonics
+        (rows, components), zero in an empty slot.
+    coordination
+        (atoms,) sums of the cutoff function.
+    repulsion
+        (atoms,) eV; zero without ZBL.
+    """
+
+    distances: Tensor
+    harmonics: Tensor
+    coordination: Tensor
+    repulsion: Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeometryKernel:
+    """The constants of a network's edges.
+
+    Parameters
+    ----------
+    l_max
+        Highest degree of the harmonics.
+    cutoff
+        Angstrom.
+    power
+        Exponent of the cutoff function.
+    repulsion
+        ZBL, or None.
+    """
+
+    l_max: int
+    cutoff: float
+    power: int
+    repulsion: Repulsion | None
+
+    def __call__(
+        self, vectors: Float[Tensor, "*members edges 3"], slots: EdgeSlots
+    ) -> EdgeGeometry:
+        """Return the geometry of every slot; vectors in Angstrom, on the CPU."""
+        return EdgeGeometry(*_Geometry.apply(vectors, self, slots))
+
+
+@cache
+def _harmonics(l_max: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return parents and axes of all monomials, and all coefficients, degree after degree."""
+    degrees = range(1, l_max + 1)
+    steps = [cartesian.monomial_steps(l) for l in degrees]
+    coefficients = [torch.tensor(cartesian.harmonic_coefficients(l)).flatten() for l in degrees]
+    return (
+        torch.tensor([parent for parents, _ in steps for parent in parents], dtype=torch.int32),
+        torch.tensor([axis for _, axes in steps for axis in axes], dtype=torch.int32),
+        torch.cat([torch.zeros(0, dtype=torch.float64), *coefficients]),
+    )
+
+
+@cache
+def _entry(dtype: torch.dtype) -> Callable[[bytes], int]:
+    """Return the kernel for a dtype."""
+    library = compiled()
+    assert library is not None
+    found: Callable[[bytes], int] = getattr(library, _ENTRIES[dtype])
+    return found
+
+
+def _run(
+    kernel: GeometryKernel,
+    slots: EdgeSlots,
+    vectors: Tensor,
+    *,
+    values: tuple[Tensor, ...] | None = None,
+    cotangents: tuple[Tensor | None, ...] = (None,) * 4,
+    by_vectors: Tensor | None = None,
+) -> None:
+    """Fill `values`, or `by_vectors` from the cotangents of the values."""
+    num_atoms, num_slots = slots.edges.shape
+    parents, axes, coefficients = _harmonics(kernel.l_max)
+    zbl = kernel.repulsion
+    constants = (zbl.charges, zbl.radii, zbl.screening, zbl.phi) if zbl else (None,) * 4
+    indices = [slots.edges, slots.receiver_species, slots.sender_species]
+    keep = [None if given is None else given.contiguous() for given in (*indices, *cotangents)]
+    edges, receiver, sender, *gradients = keep
+    arrays = (
+        *(edges, parents, axes, coefficients, receiver, sender),
+        *(*constants, vectors, *(values or (None,) * 4), *gradients, by_vectors),
+    )
+    problem = _PROBLEM.pack(
+        vectors.shape[0] if vectors.dim() > 2 else 1,
+        vectors.shape[-2],
+        num_atoms,
+        num_slots,
+        kernel.l_max,
+        kernel.power,
+        len(zbl.charges) if zbl else 0,
+        kernel.cutoff,
+        10.0 * kernel.cutoff,
+        zbl.coulomb if zbl else 0.0,
+        *(0 if array is None else array.data_ptr() for array in arrays),
+    )
+    if _entry(vectors.dtype)(problem):
+        raise IndexError("the slots name species that the repulsion does not know")
+
+
+@final
+class _Geometry(torch.autograd.Function):
+    """Values of every slot, and their gradient by the edge vectors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, kernel: GeometryKernel, slots: EdgeSlots
+    ) -> tuple[Tensor, ...]:
+        vectors = vectors.contiguous()
+        lead, num_atoms, rows = vectors.shape[:-2], slots.edges.shape[0], slots.edges.numel()
+        values = (
+            vectors.new_empty(*lead, rows),
+            vectors.new_empty(*lead, rows, (kernel.l_max + 1) ** 2),
+            vectors.new_empty(*lead, num_atoms),
+            vectors.new_empty(*lead, num_atoms),
+        )
+        _run(kernel, slots, vectors, values=values)
+        ctx.save_for_backward(vectors)
+        ctx.set_materialize_grads(False)
+        ctx.kernel, ctx.slots = kernel, slots
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        (vectors,) = ctx.saved_tensors
+        by_vectors = torch.empty_like(vectors)
+        _run(ctx.kernel, ctx.slots, vectors, cotangents=cotangents, by_vectors=by_vectors)
+        return by_vectors, None, None

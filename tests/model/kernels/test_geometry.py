@@ -1,0 +1,82 @@
+"""The compiled geometry is that of the network's modules, values and gradients."""
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from tace_al.data.graph import batch_graphs, graph_from_atoms
+from tace_al.model.edges import compiled_edge_functions, edge_functions
+from tace_al.model.kernels import EdgeSlots, compiled
+from tace_al.model.tace import Tace
+
+pytestmark = pytest.mark.skipif(compiled() is None, reason="needs a C++ compiler")
+
+
+def clash() -> Atoms:
+    """Return atoms well within each other's repulsion, an image of one and a lone one."""
+    return Atoms("OHCu", [[0, 0, 0], [0.3, 0.2, 0.1], [0, 1.1, 0]], cell=[3, 9, 9], pbc=[1, 0, 0])
+
+
+def batch():
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.2, seed=1)
+    frames = [molecule("H2O"), copper, clash(), Atoms("H")]
+    return batch_graphs([graph_from_atoms(frame, 4.0) for frame in frames])
+
+
+@pytest.mark.parametrize("options", [{}, {"l_edge": 4, "cutoff_power": 6}, {"zbl": False}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_values_and_gradients(options: dict, dtype: torch.dtype) -> None:
+    name = {torch.float64: "float64", torch.float32: "float32"}[dtype]
+    model = Tace.from_preset(
+        "tiny", elements=["H", "O", "Cu"], cutoff=4.0, dtype=name, channels=4, **options
+    )
+    graph = batch()
+    inputs = model.inputs(graph)
+    filled = (inputs.edges < len(graph.sender)).flatten()
+    error = 1e-12 if dtype == torch.float64 else 1e-5
+    found = []
+    for of_edges in (edge_functions, compiled_edge_functions):
+        vectors = graph.edge_vectors().to(dtype).requires_grad_()
+        edges = of_edges(model, vectors, inputs)
+        harmonics = edges.harmonics.transpose(-2, -1).flatten(0, 1)[filled]
+        repulsion = torch.zeros(1) if edges.repulsion is None else edges.repulsion
+        values = [edges.r[filled], harmonics, edges.coordination, repulsion]
+        generator = torch.Generator().manual_seed(0)
+        loss = sum(
+            (value * torch.randn(value.shape, generator=generator).to(value)).sum()
+            for value in values
+        )
+        found.append([*values, *torch.autograd.grad(loss, vectors)])
+    for slow, fast in zip(*found, strict=True):
+        assert torch.allclose(slow, fast, rtol=error, atol=error * slow.detach().abs().max().item())
+    assert model.zbl is None or found[0][3].detach().max().item() > 1.0
+
+
+def test_members_lie_on_a_leading_axis() -> None:
+    model = Tace.from_preset("tiny", elements=["H", "O", "Cu"], cutoff=4.0, channels=4)
+    graph = batch()
+    inputs = model.inputs(graph)
+    vectors = graph.edge_vectors().float() * torch.tensor([0.9, 1.0, 1.05])[:, None, None]
+    together = compiled_edge_functions(model, vectors.requires_grad_(), inputs)
+    (gradient,) = torch.autograd.grad(together.harmonics.square().sum(), vectors)
+    for member, own in enumerate(vectors.detach()):
+        alone = compiled_edge_functions(model, own.requires_grad_(), inputs)
+        (by_own,) = torch.autograd.grad(alone.harmonics.square().sum(), own)
+        assert torch.equal(together.r[member], alone.r)
+        assert torch.equal(together.coordination[member], alone.coordination)
+        assert torch.equal(gradient[member], by_own)
+
+
+def test_a_species_that_is_not_there() -> None:
+    model = Tace.from_preset("tiny", elements=["H", "O", "Cu"], cutoff=4.0, channels=4)
+    graph = graph_from_atoms(molecule("H2O"), 4.0)
+    inputs = model.inputs(graph)
+    slots = EdgeSlots(
+        edges=inputs.edges,
+        receiver_species=inputs.groups.species + 3,
+        sender_species=inputs.sender_species,
+    )
+    with pytest.raises(IndexError, match="species that the repulsion does not know"):
+        model.geometry(graph.edge_vectors().float(), slots)
