@@ -16,6 +16,7 @@ namespace {
 constexpr int MAX_DEGREE = 6, MAX_MONOMIALS = (MAX_DEGREE + 1) * (MAX_DEGREE + 2) / 2;
 
 struct Problem {  // mirrored in geometry.py
+    int64_t backward;  // 0 for values, 1 for the gradient by the vectors
     int64_t batch, edges, atoms, slots, degree, power, num_species;
     double cutoff, outside, coulomb;
     const int64_t* edge_of_slot;  // `edges` and more for empty ones
@@ -38,7 +39,7 @@ struct Problem {  // mirrored in geometry.py
     const void* by_harmonics;
     const void* by_coordination;
     const void* by_repulsion;
-    void* by_vectors;  // null where values are asked for
+    void* by_vectors;
 };
 
 struct Curve { double value, slope; };
@@ -127,7 +128,7 @@ template <class T> inline double read(const void* array, int64_t place) {
 template <class T> void run(const Problem& p) {
     const int64_t rows = p.atoms * p.slots, components = (p.degree + 1) * (p.degree + 1);
     Monomials monomials{p, {}};
-    if (p.by_vectors) std::memset(p.by_vectors, 0, p.batch * p.edges * 3 * sizeof(T));
+    if (p.backward) std::memset(p.by_vectors, 0, p.batch * p.edges * 3 * sizeof(T));
     for (int64_t b = 0; b < p.batch; ++b)
         for (int64_t i = 0; i < p.atoms; ++i) {
             double coordination = 0.0, energy = 0.0;
@@ -136,7 +137,7 @@ template <class T> void run(const Problem& p) {
                 const int64_t edge = p.edge_of_slot[row];
                 T* y = static_cast<T*>(p.harmonics) + place * components;
                 if (edge >= p.edges) {
-                    if (p.by_vectors) continue;
+                    if (p.backward) continue;
                     static_cast<T*>(p.distances)[place] = T(p.outside);
                     std::memset(y, 0, components * sizeof(T));
                     continue;
@@ -149,7 +150,7 @@ template <class T> void run(const Problem& p) {
                 Curve z{0.0, 0.0};
                 if (p.charges) z = repulsion(p, r, p.receiver_species[i], p.sender_species[row]);
                 monomials.fill(unit);
-                if (!p.by_vectors) {
+                if (!p.backward) {
                     static_cast<T*>(p.distances)[place] = T(r);
                     monomials.harmonics(y);
                     coordination += f.value;
@@ -167,7 +168,7 @@ template <class T> void run(const Problem& p) {
                 for (int k = 0; k < 3; ++k)
                     to[k] += T((g[k] - along * unit[k]) / r + radial * unit[k]);
             }
-            if (!p.by_vectors) {
+            if (!p.backward) {
                 static_cast<T*>(p.coordination)[b * p.atoms + i] = T(coordination);
                 static_cast<T*>(p.repulsion)[b * p.atoms + i] = T(energy);
             }

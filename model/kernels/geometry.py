@@ -21,7 +21,7 @@ from tace_al.model import cartesian
 from tace_al.model.kernels.library import compiled
 
 _ENTRIES = {torch.float32: "tace_geometry_float", torch.float64: "tace_geometry_double"}
-_PROBLEM = struct.Struct("=7q3d20q")  # packed anew in every call: quicker than ctypes
+_PROBLEM = struct.Struct("=8q3d20q")  # packed anew in every call: quicker than ctypes
 
 
 @final
@@ -158,6 +158,7 @@ def _run(
         *(*constants, vectors, *(values or (None,) * 4), *gradients, by_vectors),
     )
     problem = _PROBLEM.pack(
+        by_vectors is not None,
         vectors.shape[0] if vectors.dim() > 2 else 1,
         vectors.shape[-2],
         num_atoms,

@@ -80,3 +80,12 @@ def test_a_species_that_is_not_there() -> None:
     )
     with pytest.raises(IndexError, match="species that the repulsion does not know"):
         model.geometry(graph.edge_vectors().float(), slots)
+
+
+def test_no_edges_at_all() -> None:
+    model = Tace.from_preset("tiny", elements=["H", "O", "Cu"], cutoff=4.0, channels=4)
+    graph = graph_from_atoms(Atoms("H"), 4.0)
+    vectors = graph.edge_vectors().float().requires_grad_()
+    edges = compiled_edge_functions(model, vectors, model.inputs(graph))
+    (gradient,) = torch.autograd.grad(edges.coordination.sum(), vectors)
+    assert edges.coordination.tolist() == [0.0] and gradient.shape == (0, 3)
