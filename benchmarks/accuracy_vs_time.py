@@ -41,6 +41,7 @@ from benchmarks.peers.training_job import TrainingJob
 from tace_al.cli.train import split
 from tace_al.core.atomic_write import write_bytes
 from tace_al.data.extxyz import is_isolated_atom, read_labelled
+from tace_al.model.trainer import validation_interval
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES: Mapping[str, str] = {"tace": OWN, "mace": "mace", "tensornet": "tensornet"}
@@ -139,6 +140,7 @@ def prepared(
         **paths,
         judged=judged_paths,
         seconds=60.0 * options.minutes,
+        validate_every=validation_interval(len(train), len(validation)),
         seed=seed,
         core=core,
         result=str(folder / "result.json"),

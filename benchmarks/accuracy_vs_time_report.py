@@ -49,7 +49,7 @@ def row_line(row: Mapping[str, Any], judged: str) -> str:
         return f"| {label} | {row['seed']} | not available: {row['failure']} |||||"
     errors = row["errors"][judged]
     return (
-        f"| {label} | {row['seed']} | {row['parameters']:,} | {len(row['curve'])} "
+        f"| {label} | {row['seed']} | {row['parameters']:,} | {row['epochs']} "
         f"| {row['processor_seconds'] / 60:.1f} | {1e3 * errors['forces']:.1f} "
         f"| {1e3 * errors['energy']:.2f} |"
     )
@@ -82,6 +82,7 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for index, (engine, label) in enumerate(LABELS.items()):
@@ -96,6 +97,9 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         yscale="log",
         title=content["title"],
     )
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(which="both", alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
         axis.legend()

@@ -89,8 +89,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for label, cell in row["cells"].items()
         if "value" in cell
     }
-    axes[1].plot(sorted(points), [points[size] for size in sorted(points)], "o-")
-    axes[1].set(xscale="log", ylim=(0, None), xlabel="atoms of water", ylabel="µs per atom")
+    sizes = sorted(points)
+    axes[1].plot(sizes, [points[size] for size in sizes], "o-")
+    axes[1].set(xscale="log", xlabel="atoms of water", ylabel="µs per atom")
+    axes[1].set_ylim(bottom=0.0)
+    axes[1].set_xticks(sizes, [str(size) for size in sizes])
+    axes[1].minorticks_off()
     axes[1].grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)

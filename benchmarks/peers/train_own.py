@@ -48,9 +48,12 @@ def main() -> None:
             "parameters": calculator.model.num_parameters,
             "processor_seconds": used,
             "command": "tace-al " + " ".join(arguments[:1] + arguments[2:4]),
+            "epochs": history[-1].epoch,
             "curve": [
                 {"seconds": report.seconds, "epoch": report.epoch, **report.validation_errors}
-                for report in history
+                for before, report in zip([None, *history], history, strict=False)
+                # between two validations the errors of the last one are reported again
+                if before is None or report.validation_errors != before.validation_errors
             ],
             "errors": found,
         }

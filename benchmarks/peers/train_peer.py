@@ -29,7 +29,13 @@ def main() -> None:
     bonded = [atoms for atoms in frames if len(atoms) > 1]
     trainable = engine.TRAINING(isolated, bonded, seed=job.seed)
     history = fit(
-        trainable, len(bonded), held_out, seconds=job.seconds, started=began, seed=job.seed
+        trainable,
+        len(bonded),
+        held_out,
+        seconds=job.seconds,
+        started=began,
+        validate_every=job.validate_every,
+        seed=job.seed,
     )
     used = time.process_time() - used
     judged = {name: read(path, ":") for name, path in job.judged.items()}
@@ -37,6 +43,7 @@ def main() -> None:
         {
             "parameters": sum(p.numel() for p in trainable.network.parameters()),
             "processor_seconds": used,
+            "epochs": history[-1].epoch,
             "curve": [asdict(point) for point in history],
             "errors": {
                 name: dict(

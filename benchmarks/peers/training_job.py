@@ -22,6 +22,8 @@ class TrainingJob:
         Files of frames that no engine has seen, by name.
     seconds
         Time by the clock.
+    validate_every
+        Epochs between looks at the validation frames, as our training counts them.
     seed
         Of weights and order of batches.
     core
@@ -35,6 +37,7 @@ class TrainingJob:
     validation: str
     judged: Mapping[str, str]
     seconds: float
+    validate_every: int
     seed: int
     core: int
     result: str

@@ -67,6 +67,15 @@ def test_the_shared_recipe_finds_the_answer_and_keeps_the_best() -> None:
     assert energy == pytest.approx(1.0)
 
 
+def test_frames_that_choose_are_looked_at_as_often_as_said() -> None:
+    frames = [chain(index) for index in range(20)]
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    history = fit(Springs(frames), 20, frames, seconds=0.3, started=monotonic(), validate_every=3)
+    epochs = [point.epoch for point in history]
+    assert epochs[:-1] == list(range(1, 3 * len(epochs) - 3, 3))
+    assert history[-1].seconds >= 0.3
+
+
 def test_the_rate_rises_falls_and_ends_low() -> None:
     shares = [rate_share(progress) for progress in (0.0, 0.02, 0.5, 1.0)]
     assert shares[0] < 0.1
@@ -130,6 +139,7 @@ def test_an_engine_that_fails_is_a_row_with_a_reason(
         validation="",
         judged={},
         seconds=1.0,
+        validate_every=1,
         seed=0,
         core=-1,
         result=str(tmp_path / "result.json"),
@@ -140,7 +150,13 @@ def test_an_engine_that_fails_is_a_row_with_a_reason(
 def test_the_table_holds_us_to_the_better_of_the_others(tmp_path: Path) -> None:
     def row(engine: str, forces: float) -> dict[str, object]:
         return {
-            **{"engine": engine, "seed": 0, "parameters": 10, "processor_seconds": 60.0},
+            **{
+                "engine": engine,
+                "seed": 0,
+                "parameters": 10,
+                "processor_seconds": 60.0,
+                "epochs": 3,
+            },
             "curve": [{"seconds": 6.0, "forces": forces, "energy": 0.001, "epoch": 1}],
             "errors": {"300 K": {"forces": forces, "energy": 0.001}},
         }
