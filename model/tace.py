@@ -40,7 +40,7 @@ from tace_al.model.layer import (
     make_residual,
 )
 from tace_al.model.linear import SpeciesLinear
-from tace_al.model.outputs import NetworkOutput, TaceOutput, output_plan
+from tace_al.model.outputs import NetworkOutput, OutputPlan, TaceOutput, output_plan
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
@@ -421,11 +421,13 @@ class Tace(nn.Module):
         Raises
         ------
         ModelError
-            An output, head, element or condition is not there.
+            An output, head, element or condition is not there, or splines cannot serve.
         """
         plan = output_plan(frozenset(outputs), self.config)
         if "hessian" in plan.derived and graph.num_systems > 1:
             raise ModelError("a Hessian is that of one structure; evaluate them one by one")
+        if splines and (create_graph or plan.derived & derivatives.SECOND or plan.of_dipole):
+            raise ModelError("splines serve first derivatives; leave them out here")
         with torch.set_grad_enabled(create_graph or bool(plan.moved)):
             variables = derivatives.variables_of(
                 graph, plan.moved, self.embedding.dtype, absolute=self.config.reads_positions
@@ -435,17 +437,7 @@ class Tace(nn.Module):
             network = self(variables.vectors, inputs, tuple(sorted(plan.direct)), splines)
             node_energy = inputs.unsorted(network.node_energy)
             energy = inputs.total(network.node_energy)
-            tensors = self._direct(network, inputs, graph, plan.direct)
-            if plan.of_dipole:
-                tensors["born_charges"] = derivatives.born_charges_of(
-                    tensors["dipole"], variables, graph, create_graph=create_graph
-                )
-            if plan.charged:  # added to what is read directly
-                charges = inputs.unsorted(network.tensors["charges"])
-                found = charge_outputs(
-                    charges, variables.vectors, graph, plan.charged, create_graph=create_graph
-                )
-                tensors |= {name: tensors.get(name, 0.0) + part for name, part in found.items()}
+            tensors = self._read(network, inputs, variables, graph, plan, create_graph=create_graph)
             tensors |= derivatives.derived_outputs(
                 energy, variables, graph, plan.derived, create_graph=create_graph
             )
@@ -456,6 +448,30 @@ class Tace(nn.Module):
             tensors=tensors,
         )
         return output if create_graph else output.detached()
+
+    def _read(
+        self,
+        network: NetworkOutput,
+        inputs: NetworkInputs,
+        variables: derivatives.Variables,
+        graph: AtomicGraph,
+        plan: OutputPlan,
+        *,
+        create_graph: bool,
+    ) -> dict[str, Tensor]:
+        """Return what is read off features and charges, and what follows from such a dipole."""
+        tensors = self._direct(network, inputs, graph, plan.direct)
+        if plan.of_dipole:
+            tensors["born_charges"] = derivatives.born_charges_of(
+                tensors["dipole"], variables, graph, create_graph=create_graph
+            )
+        if plan.charged:  # added to what is read directly
+            charges = inputs.unsorted(network.tensors["charges"])
+            found = charge_outputs(
+                charges, variables.vectors, graph, plan.charged, create_graph=create_graph
+            )
+            tensors |= {name: tensors.get(name, 0.0) + part for name, part in found.items()}
+        return tensors
 
     def _direct(
         self,
