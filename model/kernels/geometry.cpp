@@ -17,6 +17,7 @@ constexpr int MAX_DEGREE = 6, MAX_MONOMIALS = (MAX_DEGREE + 1) * (MAX_DEGREE + 2
 
 struct Problem {  // mirrored in geometry.py
     int64_t backward;  // 0 for values, 1 for the gradient by the vectors
+    int64_t shared;    // whether the batch is one of cotangents at the same vectors
     int64_t batch, edges, atoms, slots, degree, power, num_species;
     double cutoff, outside, coulomb;
     const int64_t* edge_of_slot;  // `edges` and more for empty ones
@@ -125,11 +126,35 @@ template <class T> inline double read(const void* array, int64_t place) {
     return array ? double(static_cast<const T*>(array)[place]) : 0.0;
 }
 
+// What an edge says about its gradient, whatever the cotangents.
+struct Edge {
+    double unit[3], r;
+    Curve cutoff, repulsion;
+};
+
+// Adds one edge's gradient for the cotangents of batch member b.
+template <class T>
+void add_gradient(const Problem& p, const Monomials& monomials, const Edge& e, int64_t b, int64_t atom,
+                  int64_t row, int64_t edge) {
+    const int64_t components = (p.degree + 1) * (p.degree + 1);
+    const int64_t place = b * p.atoms * p.slots + row, centre = b * p.atoms + atom;
+    double g[3] = {0.0, 0.0, 0.0};
+    if (p.by_harmonics)
+        monomials.back(static_cast<const T*>(p.by_harmonics) + place * components, e.unit, g);
+    const double along = g[0] * e.unit[0] + g[1] * e.unit[1] + g[2] * e.unit[2];
+    const double radial = read<T>(p.by_distances, place) +
+                          read<T>(p.by_coordination, centre) * e.cutoff.slope +
+                          read<T>(p.by_repulsion, centre) * e.repulsion.slope;
+    T* to = static_cast<T*>(p.by_vectors) + 3 * (b * p.edges + edge);
+    for (int k = 0; k < 3; ++k) to[k] += T((g[k] - along * e.unit[k]) / e.r + radial * e.unit[k]);
+}
+
 template <class T> void run(const Problem& p) {
     const int64_t rows = p.atoms * p.slots, components = (p.degree + 1) * (p.degree + 1);
+    const int64_t copies = p.shared ? p.batch : 1;
     Monomials monomials{p, {}};
     if (p.backward) std::memset(p.by_vectors, 0, p.batch * p.edges * 3 * sizeof(T));
-    for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t b = 0; b < p.batch; b += copies)
         for (int64_t i = 0; i < p.atoms; ++i) {
             double coordination = 0.0, energy = 0.0;
             for (int64_t s = 0; s < p.slots; ++s) {
@@ -145,28 +170,19 @@ template <class T> void run(const Problem& p) {
                 const T* v = static_cast<const T*>(p.vectors) + 3 * (b * p.edges + edge);
                 const double x[3] = {double(v[0]), double(v[1]), double(v[2])};
                 const double r = std::sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]);
-                const double unit[3] = {x[0] / r, x[1] / r, x[2] / r};
-                const Curve f = envelope(r, p.cutoff, int(p.power));
-                Curve z{0.0, 0.0};
-                if (p.charges) z = repulsion(p, r, p.receiver_species[i], p.sender_species[row]);
-                monomials.fill(unit);
-                if (!p.backward) {
-                    static_cast<T*>(p.distances)[place] = T(r);
-                    monomials.harmonics(y);
-                    coordination += f.value;
-                    energy += z.value;
+                Edge e{{x[0] / r, x[1] / r, x[2] / r}, r, envelope(r, p.cutoff, int(p.power)), {}};
+                if (p.charges)
+                    e.repulsion = repulsion(p, r, p.receiver_species[i], p.sender_species[row]);
+                monomials.fill(e.unit);
+                if (p.backward) {
+                    for (int64_t copy = 0; copy < copies; ++copy)
+                        add_gradient<T>(p, monomials, e, b + copy, i, row, edge);
                     continue;
                 }
-                double g[3] = {0.0, 0.0, 0.0};
-                if (p.by_harmonics)
-                    monomials.back(static_cast<const T*>(p.by_harmonics) + place * components, unit, g);
-                const double along = g[0] * unit[0] + g[1] * unit[1] + g[2] * unit[2];
-                const double radial = read<T>(p.by_distances, place) +
-                                      read<T>(p.by_coordination, b * p.atoms + i) * f.slope +
-                                      read<T>(p.by_repulsion, b * p.atoms + i) * z.slope;
-                T* to = static_cast<T*>(p.by_vectors) + 3 * (b * p.edges + edge);
-                for (int k = 0; k < 3; ++k)
-                    to[k] += T((g[k] - along * unit[k]) / r + radial * unit[k]);
+                static_cast<T*>(p.distances)[place] = T(r);
+                monomials.harmonics(y);
+                coordination += e.cutoff.value;
+                energy += e.repulsion.value;
             }
             if (!p.backward) {
                 static_cast<T*>(p.coordination)[b * p.atoms + i] = T(coordination);

@@ -2,8 +2,9 @@
 
     r = |v|,   Y_l(v / r),   n_i = sum_slots f_c(r),   z_i = sum_slots ZBL(r) / 2
 
-with the gradient by the edge vectors v. Compiled only (geometry.cpp) and differentiable once; a
-network that shall be differentiated further uses its modules, of which this computes the same.
+with the gradient by the edge vectors v, for one set of cotangents or many at once. Compiled only
+(geometry.cpp) and differentiable once; a network that shall be differentiated further uses its
+modules, of which this computes the same.
 """
 
 import struct
@@ -15,13 +16,16 @@ from typing import Any, NamedTuple, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from tace_al.core.errors import ModelError
 from tace_al.model import cartesian
+from tace_al.model.kernels.batching import call_mapped
 from tace_al.model.kernels.library import compiled
+from tace_al.model.kernels.sums import takes_anything
 
 _ENTRIES = {torch.float32: "tace_geometry_float", torch.float64: "tace_geometry_double"}
-_PROBLEM = struct.Struct("=8q3d20q")  # packed anew in every call: quicker than ctypes
+_PROBLEM = struct.Struct("=9q3d20q")  # packed anew in every call: quicker than ctypes
+_RANKS = (2, 1, 2, 1, 1)  # of vectors and cotangents, without a batch axis
 
 
 @final
@@ -145,7 +149,11 @@ def _run(
     cotangents: tuple[Tensor | None, ...] = (None,) * 4,
     by_vectors: Tensor | None = None,
 ) -> None:
-    """Fill `values`, or `by_vectors` from the cotangents of the values."""
+    """Fill `values`, or `by_vectors` from the cotangents of the values.
+
+    `by_vectors` may have a batch axis that vectors lack; so must the cotangents have it then.
+    """
+    found = vectors if by_vectors is None else by_vectors
     num_atoms, num_slots = slots.edges.shape
     parents, axes, coefficients = _harmonics(kernel.l_max)
     zbl = kernel.repulsion
@@ -159,7 +167,8 @@ def _run(
     )
     problem = _PROBLEM.pack(
         by_vectors is not None,
-        vectors.shape[0] if vectors.dim() > 2 else 1,
+        found.dim() > vectors.dim(),
+        found.shape[0] if found.dim() > 2 else 1,
         vectors.shape[-2],
         num_atoms,
         num_slots,
@@ -177,12 +186,12 @@ def _run(
 
 @final
 class _Geometry(torch.autograd.Function):
-    """Values of every slot, and their gradient by the edge vectors."""
+    """Values of every slot."""
 
     @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, kernel: GeometryKernel, slots: EdgeSlots
-    ) -> tuple[Tensor, ...]:
+    @takes_anything
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        vectors, kernel, slots = arguments
         vectors = vectors.contiguous()
         lead, num_atoms, rows = vectors.shape[:-2], slots.edges.shape[0], slots.edges.numel()
         values = (
@@ -192,15 +201,59 @@ class _Geometry(torch.autograd.Function):
             vectors.new_empty(*lead, num_atoms),
         )
         _run(kernel, slots, vectors, values=values)
-        ctx.save_for_backward(vectors)
-        ctx.set_materialize_grads(False)
-        ctx.kernel, ctx.slots = kernel, slots
         return values
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.set_materialize_grads(False)
+        ctx.rest = inputs[1:]
+
+    @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         (vectors,) = ctx.saved_tensors
-        by_vectors = torch.empty_like(vectors)
-        _run(ctx.kernel, ctx.slots, vectors, cotangents=cotangents, by_vectors=by_vectors)
-        return by_vectors, None, None
+        transformed = torch._C._are_functorch_transforms_active()
+        gradient = _Gradient.apply if transformed or torch.is_grad_enabled() else _Gradient.forward
+        return gradient(vectors, *cotangents, *ctx.rest), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return call_mapped(_Geometry.apply, _RANKS[:1], info, in_dims, arguments)
+
+
+@final
+class _Gradient(torch.autograd.Function):
+    """The gradient by the vectors; many cotangents may share them."""
+
+    @staticmethod
+    @takes_anything
+    def forward(*arguments: Any) -> Tensor:
+        vectors, *cotangents, kernel, slots = arguments
+        vectors = vectors.contiguous()
+        pairs = list(zip(cotangents, _RANKS[1:], strict=True))
+        lead = vectors.shape[:-2]
+        for given, rank in pairs:
+            if given is not None and given.dim() > rank:
+                lead = given.shape[:-rank]
+        by_vectors = vectors.new_empty(*lead, *vectors.shape[-2:])
+        whole = tuple(
+            given if given is None or given.dim() > rank else given.expand(*lead, *given.shape)
+            for given, rank in pairs
+        )
+        _run(kernel, slots, vectors, cotangents=whole, by_vectors=by_vectors)
+        return by_vectors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        raise ModelError(
+            "the compiled geometry can be differentiated once; evaluate without splines where "
+            "second derivatives are asked for"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return call_mapped(_Gradient.apply, _RANKS, info, in_dims, arguments)

@@ -5,8 +5,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from tace_al.core.errors import ModelError
 from tace_al.data.graph import batch_graphs, graph_from_atoms
 from tace_al.model.edges import compiled_edge_functions, edge_functions
+from tace_al.model.inputs import NetworkInputs
 from tace_al.model.kernels import EdgeSlots, compiled
 from tace_al.model.tace import Tace
 
@@ -89,3 +91,71 @@ def test_no_edges_at_all() -> None:
     edges = compiled_edge_functions(model, vectors, model.inputs(graph))
     (gradient,) = torch.autograd.grad(edges.coordination.sum(), vectors)
     assert edges.coordination.tolist() == [0.0] and gradient.shape == (0, 3)
+
+
+def values_of(
+    model: Tace, vectors: torch.Tensor, inputs: NetworkInputs
+) -> tuple[torch.Tensor, ...]:
+    edges = compiled_edge_functions(model, vectors, inputs)
+    assert edges.repulsion is not None
+    return edges.r, edges.harmonics, edges.coordination, edges.repulsion
+
+
+def double_model() -> Tace:
+    return Tace.from_preset(
+        "tiny", elements=["H", "O", "Cu"], cutoff=4.0, channels=4, dtype="float64"
+    )
+
+
+def test_many_cotangents_at_the_same_vectors() -> None:
+    model, graph = double_model(), batch()
+    inputs = model.inputs(graph)
+    vectors = graph.edge_vectors().requires_grad_()
+    values = values_of(model, vectors, inputs)
+    generator = torch.Generator().manual_seed(1)
+    cotangents = tuple(
+        torch.randn(3, *value.shape, generator=generator, dtype=torch.float64) for value in values
+    )
+    cotangents = (cotangents[0][0], *cotangents[1:])  # one is shared
+    axes = (None, 0, 0, 0)
+
+    def gradient(*given: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(values, vectors, given, retain_graph=True)[0]
+
+    together = torch.func.vmap(gradient, in_dims=axes)(*cotangents)
+    for member in range(3):
+        own = (cotangents[0], *(cotangent[member] for cotangent in cotangents[1:]))
+        assert torch.allclose(together[member], gradient(*own), rtol=1e-12, atol=1e-12)
+
+
+def test_torch_func_goes_through() -> None:
+    """Gradients mapped over members that have vectors of their own, and Jacobians of each."""
+    model, graph = double_model(), batch()
+    inputs = model.inputs(graph)
+    scales = torch.tensor([0.9, 1.0, 1.1], dtype=torch.float64)
+    members = scales[:, None, None] * graph.edge_vectors()
+
+    def coordination(vectors: torch.Tensor) -> torch.Tensor:
+        return values_of(model, vectors, inputs)[2]
+
+    def total(vectors: torch.Tensor) -> torch.Tensor:
+        return coordination(vectors).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(total))(members)
+    jacobians = torch.func.vmap(torch.func.jacrev(coordination))(members)
+    for member, vectors in enumerate(members):
+        own = vectors.clone().requires_grad_()
+        values = coordination(own)
+        (gradient,) = torch.autograd.grad(values.square().sum(), own)
+        assert torch.allclose(together[member], gradient, rtol=1e-12, atol=1e-12)
+        chain = torch.einsum("i,iea->ea", 2 * values.detach(), jacobians[member])
+        assert torch.allclose(chain, gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_second_derivatives_are_refused() -> None:
+    model, graph = double_model(), batch()
+    vectors = graph.edge_vectors().requires_grad_()
+    coordination = values_of(model, vectors, model.inputs(graph))[2]
+    (gradient,) = torch.autograd.grad(coordination.sum(), vectors, create_graph=True)
+    with pytest.raises(ModelError, match="differentiated once"):
+        torch.autograd.grad(gradient.sum(), vectors)
