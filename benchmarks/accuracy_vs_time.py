@@ -109,6 +109,13 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--test", nargs="+", metavar="NAME=FILE", help="published test files")
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        metavar="ENGINE=RATE",
+        default=[],
+        help="of mace and tensornet",
+    )
     parser.add_argument("--core", type=int, help="processor core; the quietest by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args(arguments)
@@ -141,6 +148,9 @@ def prepared(
         judged=judged_paths,
         seconds=60.0 * options.minutes,
         validate_every=validation_interval(len(train), len(validation)),
+        learning_rates={
+            name: float(rate) for name, _, rate in (entry.partition("=") for entry in options.rates)
+        },
         seed=seed,
         core=core,
         result=str(folder / "result.json"),

@@ -28,6 +28,8 @@ def main() -> None:
     isolated = [atoms for atoms in frames if len(atoms) == 1]
     bonded = [atoms for atoms in frames if len(atoms) > 1]
     trainable = engine.TRAINING(isolated, bonded, seed=job.seed)
+    name = sys.argv[1].rpartition(".")[2].removesuffix("_engine")
+    trainable.learning_rate = job.learning_rates.get(name, trainable.learning_rate)
     history = fit(
         trainable,
         len(bonded),
@@ -43,6 +45,7 @@ def main() -> None:
         {
             "parameters": sum(p.numel() for p in trainable.network.parameters()),
             "processor_seconds": used,
+            "learning_rate": trainable.learning_rate,
             "epochs": history[-1].epoch,
             "curve": [asdict(point) for point in history],
             "errors": {

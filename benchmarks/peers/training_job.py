@@ -24,6 +24,8 @@ class TrainingJob:
         Time by the clock.
     validate_every
         Epochs between looks at the validation frames, as our training counts them.
+    learning_rates
+        Peak rates of other codes by their engine, in place of their own.
     seed
         Of weights and order of batches.
     core
@@ -38,6 +40,7 @@ class TrainingJob:
     judged: Mapping[str, str]
     seconds: float
     validate_every: int
+    learning_rates: Mapping[str, float]
     seed: int
     core: int
     result: str

@@ -95,12 +95,13 @@ def test_judged_frames_are_seen_by_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     ase.io.write(tmp_path / "chains.xyz.xz", [chain(index) for index in range(50)])
     monkeypatch.setenv("TACE_AL_DATA", str(tmp_path))
     data = DataSet(title="chains", train="chains", others={})
-    options = parsed(["acac", "--minutes", "1"])
+    options = parsed(["acac", "--minutes", "1", "--rates", "mace=0.02"])
     job = prepared(data, options, tmp_path, seed=3, core=-1)
 
     def indices(path: str) -> set[int]:
         return {atoms.info["index"] for atoms in ase.io.read(path, ":")}
 
+    assert job.learning_rates == {"mace": 0.02}
     judged, whole = indices(job.judged["set aside"]), indices(job.whole)
     train, validation = indices(job.train), indices(job.validation)
     assert len(judged) == 5
@@ -140,6 +141,7 @@ def test_an_engine_that_fails_is_a_row_with_a_reason(
         judged={},
         seconds=1.0,
         validate_every=1,
+        learning_rates={},
         seed=0,
         core=-1,
         result=str(tmp_path / "result.json"),
