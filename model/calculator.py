@@ -19,6 +19,7 @@ from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.model.committee import Committee
 from tace_al.model.config import Dtype
 from tace_al.model.derivatives import SECOND
+from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.kept_inputs import InputsKeeper
 from tace_al.model.outputs import available_outputs, structure_outputs
 from tace_al.model.radial_splines import SplineKeeper
@@ -126,13 +127,21 @@ class CommitteeCalculator(Calculator):
 
     Besides energy, forces and stress, `results` holds `energy_spread` (eV, standard deviation over
     members), `force_spread` ((atoms,) eV/Angstrom), `member_energies` and `member_forces`.
+
+    Parameters
+    ----------
+    committee
+        Models trained apart, or heads of one model.
+    member_forces
+        Without them there is no `force_spread`, and heads of one model cost no more than one.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE's)
 
-    def __init__(self, committee: Committee) -> None:
+    def __init__(self, committee: Committee | HeadCommittee, *, member_forces: bool = True) -> None:
         super().__init__()
         self.committee = committee
+        self._member_forces = member_forces
         self._skin = neighbour_skin(committee.members[0])
         self._conditions: dict[str, Tensor] = {}
 
@@ -144,7 +153,9 @@ class CommitteeCalculator(Calculator):
     ) -> None:
         """Fill `results`."""
         super().calculate(atoms, list(properties), list(system_changes))
-        self.results = calculator_results(self.committee, self._skin, self.atoms)
+        self.results = calculator_results(
+            self.committee, self._skin, self.atoms, member_forces=self._member_forces
+        )
         self._conditions = read_conditions(self.atoms, self.committee.members[0].config.conditions)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -169,19 +180,28 @@ def neighbour_skin(model: Tace) -> NeighbourSkin:
     return NeighbourSkin(config.cutoff, conditions=config.conditions, device=model.embedding.device)
 
 
-def calculator_results(committee: Committee, skin: NeighbourSkin, atoms: Atoms) -> dict[str, Any]:
+def calculator_results(
+    committee: Committee | HeadCommittee,
+    skin: NeighbourSkin,
+    atoms: Atoms,
+    *,
+    member_forces: bool = True,
+) -> dict[str, Any]:
     """Return ASE results of one structure (stress in Voigt order xx, yy, zz, yz, xz, xy)."""
     periodic = bool(np.all(atoms.pbc))
-    (prediction,) = committee.predict_batch(skin.graph([atoms]), stress=periodic)
+    (prediction,) = committee.predict_batch(
+        skin.graph([atoms]), stress=periodic, member_forces=member_forces
+    )
     results: dict[str, Any] = {
         "energy": prediction.energy,
         "free_energy": prediction.energy,
         "forces": prediction.forces,
         "energy_spread": prediction.energy_spread,
-        "force_spread": prediction.force_spread,
         "member_energies": prediction.member_energies,
-        "member_forces": prediction.member_forces,
     }
+    if member_forces:
+        results["force_spread"] = prediction.force_spread
+        results["member_forces"] = prediction.member_forces
     if prediction.stress is not None:
         results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
     return results

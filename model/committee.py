@@ -7,7 +7,7 @@ own energy, because every member differentiates its own copy of the edge vectors
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 import torch
 from ase import Atoms
+from jaxtyping import Float
 from torch import Tensor
 
 from tace_al.core.errors import ModelError
@@ -88,7 +89,12 @@ class Committee:
         return len(self.members)
 
     def predict(
-        self, frames: Sequence[Atoms], *, stress: bool = False, descriptors: bool = False
+        self,
+        frames: Sequence[Atoms],
+        *,
+        stress: bool = False,
+        descriptors: bool = False,
+        member_forces: bool = True,
     ) -> list[Prediction]:
         """Return one prediction a frame.
 
@@ -100,6 +106,9 @@ class Committee:
             Also the mean stress, for frames periodic in three directions.
         descriptors
             Also the first member's invariant features of each atom.
+        member_forces
+            Every member's forces, or their mean alone, which costs as much here
+            (`HeadCommittee` answers that for less).
 
         Raises
         ------
@@ -108,25 +117,21 @@ class Committee:
         StructureError
             Positions are not finite or atoms coincide.
         """
-        device = self._skeleton.embedding.device
-        predictions: list[Prediction] = []
-        waiting: list[AtomicGraph] = []
-        num_edges = 0
-        for atoms in frames:
-            graph = graph_from_atoms(atoms, self.cutoff, self._skeleton.config.conditions)
-            if waiting and num_edges + graph.sender.shape[0] > MAXIMUM_EDGES:
-                batch = batch_graphs(waiting).to(device)
-                predictions += self.predict_batch(batch, stress=stress, descriptors=descriptors)
-                waiting, num_edges = [], 0
-            waiting.append(graph)
-            num_edges += graph.sender.shape[0]
-        if waiting:
-            batch = batch_graphs(waiting).to(device)
-            predictions += self.predict_batch(batch, stress=stress, descriptors=descriptors)
-        return predictions
+        return [
+            prediction
+            for batch in frame_batches(frames, self._skeleton)
+            for prediction in self.predict_batch(
+                batch, stress=stress, descriptors=descriptors, member_forces=member_forces
+            )
+        ]
 
     def predict_batch(
-        self, graph: AtomicGraph, *, stress: bool = False, descriptors: bool = False
+        self,
+        graph: AtomicGraph,
+        *,
+        stress: bool = False,
+        descriptors: bool = False,
+        member_forces: bool = True,
     ) -> list[Prediction]:
         """Return one prediction for each structure of a batch, as `predict` does."""
         size = graph.sender.shape[0] * max(self._skeleton.config.layer_channels)
@@ -134,10 +139,11 @@ class Committee:
         stacked = len(self) > 1 and size <= STACKED_SIZE and plain
         evaluate = self._evaluate_stacked if stacked else self._evaluate_in_turn
         answers = evaluate(graph, stress)
-        return _split(
+        return predictions_of(
             graph,
             energy=answers["energy"],
             forces=answers["forces"],
+            member_forces=member_forces,
             stress=answers["stress"].mean(0) if stress else None,
             descriptors=answers["descriptors"] if descriptors else None,
         )
@@ -190,17 +196,39 @@ class Committee:
         return {**answers, "descriptors": outputs[0].descriptors}
 
 
-def _split(
+def frame_batches(frames: Sequence[Atoms], model: Tace) -> Iterator[AtomicGraph]:
+    """Yield the graphs of a model's structures, on its device, in batches of bounded size."""
+    waiting: list[AtomicGraph] = []
+    num_edges = 0
+    for atoms in frames:
+        graph = graph_from_atoms(atoms, model.config.cutoff, model.config.conditions)
+        if waiting and num_edges + graph.sender.shape[0] > MAXIMUM_EDGES:
+            yield batch_graphs(waiting).to(model.embedding.device)
+            waiting, num_edges = [], 0
+        waiting.append(graph)
+        num_edges += graph.sender.shape[0]
+    if waiting:
+        yield batch_graphs(waiting).to(model.embedding.device)
+
+
+def predictions_of(
     graph: AtomicGraph,
     *,
-    energy: Tensor,
-    forces: Tensor,
-    stress: Tensor | None,
-    descriptors: Tensor | None,
+    energy: Float[Tensor, "members systems"],
+    forces: Float[Tensor, "_ atoms 3"],
+    member_forces: bool,
+    stress: Float[Tensor, "systems 3 3"] | None,
+    descriptors: Float[Tensor, "atoms features"] | None,
 ) -> list[Prediction]:
-    """Return one prediction a structure from the arrays of a batch."""
+    """Return one prediction a structure from the arrays of a batch.
+
+    `member_forces` says whether to keep the forces of each member or their mean alone.
+    """
     ends = torch.cumsum(graph.atom_counts(), 0).tolist()
     energies, all_forces = energy.cpu().numpy(), forces.double().cpu().numpy()
+    mean = None if member_forces else all_forces.mean(axis=0)
+    if mean is not None:
+        all_forces = all_forces[:0]
     features = descriptors.cpu().numpy() if descriptors is not None else None
     predictions = []
     for index, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
@@ -211,6 +239,7 @@ def _split(
                 member_forces=all_forces[:, start:stop].copy(),
                 stress=tensor if tensor is not None and np.isfinite(tensor).all() else None,
                 descriptors=features[start:stop].copy() if features is not None else None,
+                mean_forces=None if mean is None else mean[start:stop].copy(),
             )
         )
     return predictions

@@ -50,10 +50,10 @@ class Head(nn.Module):
 
     def forward(
         self,
-        layer_scalars: Sequence[Float[Tensor, "*members atoms _"]],
+        layer_scalars: Sequence[Float[Tensor, "*#members atoms _"]],
         species: Int[Tensor, " atoms"],
-        gate: Float[Tensor, "*members atoms"],
-    ) -> Float[Tensor, "*members atoms"]:
+        gate: Float[Tensor, "*#members atoms"],
+    ) -> Float[Tensor, "*#members atoms"]:
         """Return site energies in eV (float64) without ZBL; `gate` is g_i."""
         hidden = layer_scalars[-1] @ (self.hidden / math.sqrt(self.hidden.shape[-2]))
         gain = SILU_GAIN / math.sqrt(self.out.shape[-2])

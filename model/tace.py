@@ -371,10 +371,10 @@ class Tace(nn.Module):
 
     def _site_energy(
         self,
-        layer_scalars: Sequence[Float[Tensor, "*members atoms _"]],
+        layer_scalars: Sequence[Float[Tensor, "*#members atoms _"]],
         inputs: NetworkInputs,
-        coordination: Float[Tensor, "*members atoms"],
-    ) -> Float[Tensor, "*members atoms"]:
+        coordination: Float[Tensor, "*#members atoms"],
+    ) -> Float[Tensor, "*#members atoms"]:
         """Return the site energies that each atom's head reads."""
         species = inputs.groups.species
         gate = (

@@ -10,6 +10,7 @@ from tace_al.data.graph import split_graph
 from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.engines.sampling.potential import Potential
 from tace_al.model.committee import MAXIMUM_EDGES, Committee
+from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.prediction import Prediction
 
 
@@ -20,14 +21,14 @@ class CommitteePotential(Potential):
     Parameters
     ----------
     committee
-        The members.
+        The members: models trained apart, or heads of one model.
     skin
         Angstrom of a Verlet skin that lets neighbour lists serve several calls, for samplers that
         ask again and again about the same `Atoms` objects as they move (batched dynamics); without
         it every call makes its own lists.
     """
 
-    def __init__(self, committee: Committee, *, skin: float | None = None) -> None:
+    def __init__(self, committee: Committee | HeadCommittee, *, skin: float | None = None) -> None:
         self.committee = committee
         self._skin: NeighbourSkin | None = None
         if skin is not None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tace_al.core.errors import ModelError
 from tace_al.model.prediction import Prediction
 
 
@@ -20,3 +21,14 @@ def test_one_member_agrees_with_itself() -> None:
     prediction = Prediction(member_energies=np.array([1.0]), member_forces=np.ones((1, 4, 3)))
     assert prediction.energy_spread == 0.0
     assert not prediction.force_spread.any()
+
+
+def test_a_mean_alone_has_no_spread_of_forces() -> None:
+    mean = np.arange(6.0).reshape(2, 3)
+    prediction = Prediction(
+        member_energies=np.array([1.0, 3.0]), member_forces=np.zeros((0, 2, 3)), mean_forces=mean
+    )
+    assert prediction.energy_spread == 1.0
+    assert np.array_equal(prediction.forces, mean)
+    with pytest.raises(ModelError, match="only their mean"):
+        _ = prediction.force_spread
