@@ -104,6 +104,23 @@ def committee(title: str, structure: str, bound: float) -> Row:
     )
 
 
+def shared_trunk(title: str, structure: str) -> Row:
+    """Return the row of a committee of heads that share their trunk."""
+    each, mean = "every member's forces", "mean forces"
+    return Row(
+        title=title,
+        cases={
+            mean: Case(engine=OWN, structure=structure, kind="heads"),
+            each: Case(engine=OWN, structure=structure, kind="head forces"),
+            "single": Case(engine=OWN, structure=structure),
+        },
+        goals=(
+            Goal(over=mean, under="single", bound=1.15, sense="most"),
+            Goal(over=each, under="single", bound=2.5, sense="most"),
+        ),
+    )
+
+
 def training() -> Row:
     """Return the row of a training step."""
     engines = {"ours": OWN, "MACE": MACE, "TensorNet": TENSORNET}
@@ -197,6 +214,9 @@ ROWS: Mapping[str, Row] = {
     "committee-ethanol": committee("committee of four, ethanol", "ethanol", 2.0),
     "committee-3bpa": committee("committee of four, 27 atoms", "27 atoms", 2.0),
     "committee-water": committee("committee of four, 192-atom water", "water 192", 3.2),
+    "heads-ethanol": shared_trunk("four heads of one trunk, ethanol", "ethanol"),
+    "heads-3bpa": shared_trunk("four heads of one trunk, 27 atoms", "27 atoms"),
+    "heads-water": shared_trunk("four heads of one trunk, 192-atom water", "water 192"),
     "training": training(),
     "memory": memory(),
     "float64": double_precision("float64, 192-atom water", "water 192"),

@@ -17,6 +17,7 @@ from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.model.calculator import CommitteeCalculator, TaceCalculator
 from tace_al.model.committee import Committee
 from tace_al.model.config import preset_config
+from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.tace import Tace
 from tace_al.model.trainer import EpochReport, TrainingOptions, train
 
@@ -30,6 +31,8 @@ def prepare(task: Task, frames: Sequence[Atoms]) -> Call:
         "loop": lambda task: through(calculator(task)),
         "batch": batch,
         "committee": lambda task: through(CommitteeCalculator(committee(task))),
+        "heads": lambda task: head_committee(task, member_forces=False),
+        "head forces": lambda task: head_committee(task, member_forces=True),
         "graph": graph_share,
     }
     if task.kind == "training":
@@ -52,6 +55,25 @@ def committee(task: Task) -> Committee:
     """Return members of one shape and different weights."""
     members = [model(task, seed) for seed in range(MEMBERS)]
     return Committee([member.as_dtype(task.dtype).to(task.device) for member in members])
+
+
+def head_committee(task: Task, *, member_forces: bool) -> Call:
+    """Return the evaluation of frames by heads of one trunk, neighbours kept between steps."""
+    heads = tuple(f"member {index}" for index in range(MEMBERS))
+    shared = Tace.from_preset(task.preset, elements=list(task.elements), heads=heads)
+    members = HeadCommittee(shared.as_dtype(task.dtype).to(task.device))
+    skin = NeighbourSkin(members.cutoff, device=task.device)
+
+    def call(frames: Sequence[Atoms]) -> float:
+        total = 0.0
+        for atoms in frames:
+            (prediction,) = members.predict_batch(
+                skin.graph([atoms]), stress=bool(atoms.pbc.all()), member_forces=member_forces
+            )
+            total += prediction.energy
+        return total
+
+    return call
 
 
 def through(calculator: Calculator) -> Call:

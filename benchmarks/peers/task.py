@@ -11,6 +11,8 @@ Kind = Literal[
     "loop",  # many structures through it, one after the other
     "batch",  # many structures in one call
     "committee",  # energy and forces of every one of four members
+    "heads",  # energy and its spread over four heads of one trunk, and the mean forces
+    "head forces",  # the same with the forces of every head
     "training",  # one step of the optimiser on a fixed batch
     "graph",  # the part of "single" that finds neighbours and builds the graph
 ]

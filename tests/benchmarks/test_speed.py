@@ -102,7 +102,9 @@ def test_a_row_is_measured_with_a_missing_engine_reported() -> None:
     assert "not measured" in lines[1]
 
 
-@pytest.mark.parametrize("kind", ["single", "loop", "batch", "committee", "training"])
+@pytest.mark.parametrize(
+    "kind", ["single", "loop", "batch", "committee", "heads", "head forces", "training"]
+)
 def test_every_task_gives_a_finite_number(kind: Kind) -> None:
     call = prepare(task(kind), waters())
     assert np.isfinite(call(waters()))
