@@ -12,54 +12,10 @@
 #include <cstring>
 #include <vector>
 
-#include "lanes.h"
-
-struct Pair {  // paths with the same degrees of feature and harmonic; the order is that of A
-    int64_t l1, l2, count, path, row;  // first path and first row of the pair
-};
-
-struct Problem {  // mirrored in native.py
-    int64_t batch, atoms, sources, edges, channels, dim_in, dim_edge, paths, rows, num_pairs;
-    const Pair* pairs;
-    const int64_t *sender, *first, *last;  // edges first[i] .. last[i]-1 end at atom i, ascending
-    // inputs; step is the distance of two members of the batch, 0 where they share
-    const void *features, *weights, *harmonics, *cotangent;
-    int64_t features_step, weights_step, harmonics_step, cotangent_step;
-    // tangents of `second`; null stands for zero
-    const void *dfeatures, *dweights, *dharmonics;
-    int64_t dfeatures_step, dweights_step, dharmonics_step;
-    // pieces of degree 5 instead of weights: table[piece][power][path][channel]
-    const void *table, *distances;
-    int64_t table_step, distances_step, pieces;
-    double spacing;
-    // outputs, one after another in the batch; null where nobody asks
-    void *out_sums, *out_features, *out_weights, *out_harmonics, *out_distances;
-};
+#include "edge_sums.h"
 
 namespace {
-
-constexpr int MAX_DIM_EDGE = 49;  // degrees to 6
-constexpr int BLOCK = 4;          // edges that share one pass over A
-
-template <class T> inline T lane_sum(const Vec<T>& v) {
-    typename Simd<T>::Half h[2];
-    std::memcpy(h, &v, 64);
-    h[0] += h[1];
-    typename Simd<T>::Quarter q[2];
-    std::memcpy(q, h, 32);
-    q[0] += q[1];
-    T total = 0;
-    for (int lane = 0; lane < int(16 / sizeof(T)); ++lane) total += q[0][lane];
-    return total;
-}
-
-// What one atom's edges read and write, at one member of the batch.
-template <class T> struct View {
-    const Problem& p;
-    const T *features, *weights, *harmonics, *cotangent, *dfeatures, *dweights, *dharmonics;
-    const T *table, *distances;
-    T *out_sums, *out_features, *out_weights, *out_harmonics, *out_distances;
-};
+namespace edge_sums {
 
 template <class T> View<T> view(const Problem& p, int64_t b) {
     return {p,
@@ -78,110 +34,6 @@ template <class T> View<T> view(const Problem& p, int64_t b) {
             part<T>(p.out_harmonics, p.edges * p.dim_edge, b),
             part<T>(p.out_distances, p.edges, b)};
 }
-
-// Radial weights of one edge from their pieces; slopes per Angstrom too where asked for.
-template <class T>
-void interpolate(const View<T>& v, T r, T* __restrict weights, T* __restrict slopes) {
-    const Problem& p = v.p;
-    const int64_t n = p.paths * p.channels;
-    const T x = r / T(p.spacing);
-    if (!(x < T(p.pieces))) {  // beyond the cutoff; NaN stays visible
-        for (int64_t i = 0; i < n; ++i) weights[i] = x != x ? r : T(0);
-        if (slopes) std::memset(slopes, 0, n * sizeof(T));
-        return;
-    }
-    const int64_t k = x > 0 ? int64_t(x) : 0;
-    const T t = x - T(k), s = T(1 / p.spacing), t2 = t * t, t3 = t2 * t, t4 = t2 * t2, t5 = t4 * t;
-    const T *c0 = v.table + 6 * k * n, *c1 = c0 + n, *c2 = c1 + n, *c3 = c2 + n, *c4 = c3 + n;
-    const T* c5 = c4 + n;
-    if (!slopes) {
-        for (int64_t i = 0; i < n; ++i)
-            weights[i] = c0[i] + t * c1[i] + t2 * c2[i] + t3 * c3[i] + t4 * c4[i] + t5 * c5[i];
-        return;
-    }
-    const T d2 = s * 2 * t, d3 = s * 3 * t2, d4 = s * 4 * t3, d5 = s * 5 * t4;
-    for (int64_t i = 0; i < n; ++i) {
-        weights[i] = c0[i] + t * c1[i] + t2 * c2[i] + t3 * c3[i] + t4 * c4[i] + t5 * c5[i];
-        slopes[i] = s * c1[i] + d2 * c2[i] + d3 * c3[i] + d4 * c4[i] + d5 * c5[i];
-    }
-}
-
-// Calls body<L2, FULL>(channel, count) for every block of channels.
-template <int L2, class T, class Body> inline void over_channels(int64_t channels, Body&& body) {
-    int64_t c = 0;
-    for (; c + LANES<T> <= channels; c += LANES<T>) body.template run<L2, true>(c, LANES<T>);
-    if (c < channels) body.template run<L2, false>(c, int(channels - c));
-}
-template <class T, class Body> inline void over_pair(int64_t l2, int64_t channels, Body&& body) {
-    switch (l2) {
-        case 0: return over_channels<0, T>(channels, body);
-        case 1: return over_channels<1, T>(channels, body);
-        case 2: return over_channels<2, T>(channels, body);
-        case 3: return over_channels<3, T>(channels, body);
-        case 4: return over_channels<4, T>(channels, body);
-        case 5: return over_channels<5, T>(channels, body);
-        default: return over_channels<6, T>(channels, body);
-    }
-}
-
-template <class T, int EDGES> struct SumPair {
-    const Problem& p;
-    const Pair& pair;
-    const T *const *h, *const *w, *const *y;
-    T* sums;
-    template <int L2, bool FULL> void run(int64_t c, int count) const {
-        const int64_t C = p.channels, n1 = 2 * pair.l1 + 1, step = pair.count * n1 * C;
-        for (int64_t path = 0; path < pair.count; ++path) {
-            Vec<T> weight[EDGES], carried[EDGES];
-            for (int e = 0; e < EDGES; ++e)
-                weight[e] = load<T, FULL>(w[e] + (pair.path + path) * C + c, count);
-            for (int64_t m1 = 0; m1 < n1; ++m1) {
-                for (int e = 0; e < EDGES; ++e)
-                    carried[e] = weight[e] * load<T, FULL>(h[e] + (pair.l1 * pair.l1 + m1) * C + c, count);
-                T* row = sums + (pair.row + path * n1 + m1) * C + c;
-                for (int m2 = 0; m2 < 2 * L2 + 1; ++m2, row += step) {
-                    Vec<T> total = load<T, FULL>(row, count);
-                    for (int e = 0; e < EDGES; ++e) total += y[e][L2 * L2 + m2] * carried[e];
-                    store<T, FULL>(row, total, count);
-                }
-            }
-        }
-    }
-};
-
-template <class T> struct GradientPair {
-    const Problem& p;
-    const Pair& pair;
-    const T *h, *w, *y, *g;
-    T *out_h, *out_w;
-    Vec<T>* out_y;
-    template <int L2, bool FULL> void run(int64_t c, int count) const {
-        constexpr int N2 = 2 * L2 + 1;
-        const int64_t C = p.channels, n1 = 2 * pair.l1 + 1, step = pair.count * n1 * C;
-        Vec<T> by_y[N2];
-        for (int m2 = 0; m2 < N2; ++m2) by_y[m2] = out_y[L2 * L2 + m2];
-        for (int64_t path = 0; path < pair.count; ++path) {
-            const int64_t place = (pair.path + path) * C + c;
-            const Vec<T> weight = load<T, FULL>(w + place, count);
-            Vec<T> by_w{};
-            for (int64_t m1 = 0; m1 < n1; ++m1) {
-                const int64_t component = (pair.l1 * pair.l1 + m1) * C + c;
-                const Vec<T> source = load<T, FULL>(h + component, count), carried = weight * source;
-                const T* row = g + (pair.row + path * n1 + m1) * C + c;
-                Vec<T> u{};
-                for (int m2 = 0; m2 < N2; ++m2, row += step) {
-                    const Vec<T> by_sum = load<T, FULL>(row, count);
-                    u += y[L2 * L2 + m2] * by_sum;
-                    by_y[m2] += by_sum * carried;
-                }
-                by_w += u * source;
-                if (out_h) add<T, FULL>(out_h + component, u * weight, count);
-            }
-            if (out_w) store<T, FULL>(out_w + place, by_w, count);
-        }
-        for (int m2 = 0; m2 < N2; ++m2) out_y[L2 * L2 + m2] = by_y[m2];
-    }
-};
 
 template <class T> struct SecondPair {
     const Problem& p;
@@ -223,35 +75,12 @@ template <class T> struct SecondPair {
     }
 };
 
-template <class T, int EDGES>
-void sum_edges(const View<T>& v, int64_t e, T* sums, T* scratch) {
-    const Problem& p = v.p;
-    const T *h[EDGES], *w[EDGES], *y[EDGES];
-    for (int k = 0; k < EDGES; ++k) {
-        h[k] = v.features + p.sender[e + k] * p.dim_in * p.channels;
-        y[k] = v.harmonics + (e + k) * p.dim_edge;
-        w[k] = v.weights + (e + k) * p.paths * p.channels;
-        if (v.table) {
-            T* own = scratch + k * p.paths * p.channels;
-            interpolate(v, v.distances[e + k], own, static_cast<T*>(nullptr));
-            w[k] = own;
-        }
-    }
-    for (int64_t k = 0; k < p.num_pairs; ++k)
-        over_pair<T>(p.pairs[k].l2, p.channels, SumPair<T, EDGES>{p, p.pairs[k], h, w, y, sums});
-}
-
 template <class T> void sums(const Problem& p) {
     std::vector<T> scratch(p.table ? BLOCK * p.paths * p.channels : 0);
     for (int64_t b = 0; b < p.batch; ++b) {
         const View<T> v = view<T>(p, b);
-        for (int64_t i = 0; i < p.atoms; ++i) {
-            T* out = v.out_sums + i * p.rows * p.channels;
-            std::memset(out, 0, p.rows * p.channels * sizeof(T));
-            int64_t e = p.first[i];
-            for (; e + BLOCK <= p.last[i]; e += BLOCK) sum_edges<T, BLOCK>(v, e, out, scratch.data());
-            for (; e < p.last[i]; ++e) sum_edges<T, 1>(v, e, out, scratch.data());
-        }
+        for (int64_t i = 0; i < p.atoms; ++i)
+            sum_atom(v, i, v.out_sums + i * p.rows * p.channels, scratch.data());
     }
 }
 
@@ -264,12 +93,6 @@ template <class T> void clear(const View<T>& v, int64_t first, int64_t last) {
     clear_rows(v.out_harmonics, v.p.dim_edge, first, last);
     clear_rows(v.out_distances, 1, first, last);
 }
-template <class T> void write_harmonics(const View<T>& v, int64_t e, const Vec<T>* by_y) {
-    if (!v.out_harmonics) return;
-    for (int64_t k = 0; k < v.p.dim_edge; ++k)
-        v.out_harmonics[e * v.p.dim_edge + k] = lane_sum<T>(by_y[k]);
-}
-
 // Calls body(view, atom, edge) for every edge, with the outputs of a batch member made ready.
 template <class T, class Body> void over_edges(const Problem& p, Body&& body) {
     for (int64_t b = 0; b < p.batch; ++b) {
@@ -289,34 +112,13 @@ template <class T, class Body> void over_edges(const Problem& p, Body&& body) {
 template <class T> void gradients(const Problem& p) {
     const int64_t n = p.paths * p.channels;
     std::vector<T> scratch(p.table ? 3 * n : 0);
-    T *weights = scratch.data(), *slopes = weights + n, *by_weight = weights + 2 * n;
     over_edges<T>(p, [&](const View<T>& v, int64_t i, int64_t e) {
-        const int64_t source = p.sender[e] * p.dim_in * p.channels;
-        const T *w = v.weights + e * n, *y = v.harmonics + e * p.dim_edge;
-        T* out_h = v.out_features ? v.out_features + source : nullptr;
-        T* out_w = v.out_weights ? v.out_weights + e * n : nullptr;
-        if (v.table) {
-            interpolate(v, v.distances[e], weights, slopes);
-            w = weights;
-            out_w = by_weight;
-        }
-        Vec<T> by_y[MAX_DIM_EDGE] = {};
-        for (int64_t k = 0; k < p.num_pairs; ++k)
-            over_pair<T>(p.pairs[k].l2, p.channels,
-                         GradientPair<T>{p, p.pairs[k], v.features + source, w, y,
-                                         v.cotangent + i * p.rows * p.channels, out_h, out_w, by_y});
-        write_harmonics(v, e, by_y);
-        if (v.out_distances) {
-            Vec<T> total{};
-            int64_t c = 0;
-            for (; c + LANES<T> <= n; c += LANES<T>)
-                total += load<T, true>(by_weight + c, 0) * load<T, true>(slopes + c, 0);
-            if (c < n) {
-                const int rest = int(n - c);
-                total += load<T, false>(by_weight + c, rest) * load<T, false>(slopes + c, rest);
-            }
-            v.out_distances[e] = lane_sum<T>(total);
-        }
+        EdgeGradient<T> to{};
+        if (v.out_features) to.features = v.out_features + p.sender[e] * p.dim_in * p.channels;
+        if (v.out_weights) to.weights = v.out_weights + e * n;
+        if (v.out_harmonics) to.harmonics = v.out_harmonics + e * p.dim_edge;
+        if (v.out_distances) to.distance = v.out_distances + e;
+        edge_gradient(v, e, v.cotangent + i * p.rows * p.channels, to, scratch.data());
     });
 }
 
@@ -339,7 +141,7 @@ template <class T> void second(const Problem& p) {
                                        v.out_sums + atom,
                                        v.out_features ? v.out_features + source : nullptr,
                                        v.out_weights ? v.out_weights + e * n : nullptr, by_y});
-        write_harmonics(v, e, by_y);
+        if (v.out_harmonics) lane_sums(by_y, p.dim_edge, v.out_harmonics + e * p.dim_edge);
     });
 }
 
@@ -362,7 +164,12 @@ template <class T> int run(int operation, const Problem& p) {
     return 0;
 }
 
+}  // namespace edge_sums
 }  // namespace
 
-extern "C" int tace_edge_sums_float(int operation, const Problem* p) { return run<float>(operation, *p); }
-extern "C" int tace_edge_sums_double(int operation, const Problem* p) { return run<double>(operation, *p); }
+extern "C" int tace_edge_sums_float(int operation, const edge_sums::Problem* p) {
+    return edge_sums::run<float>(operation, *p);
+}
+extern "C" int tace_edge_sums_double(int operation, const edge_sums::Problem* p) {
+    return edge_sums::run<double>(operation, *p);
+}

@@ -24,7 +24,7 @@ from tace_al.model.kernels.library import compiled
 from tace_al.model.kernels.sums import takes_anything
 
 _ENTRIES = {torch.float32: "tace_geometry_float", torch.float64: "tace_geometry_double"}
-_PROBLEM = struct.Struct("=9q3d20q")  # packed anew in every call: quicker than ctypes
+_PROBLEM = struct.Struct("=3q2d7q6qd13q")  # Constants, then Problem; packed in every call
 _RANKS = (2, 1, 2, 1, 1)  # of vectors and cotangents, without a batch axis
 
 
@@ -131,6 +131,21 @@ def _harmonics(l_max: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def constant_fields(kernel: GeometryKernel) -> tuple[int | float, ...]:
+    """Return the struct Constants; the kernel must outlive its use."""
+    zbl = kernel.repulsion
+    arrays = (zbl.charges, zbl.radii, zbl.screening, zbl.phi) if zbl else ()
+    return (
+        kernel.l_max,
+        kernel.power,
+        len(zbl.charges) if zbl else 0,
+        kernel.cutoff,
+        zbl.coulomb if zbl else 0.0,
+        *(array.data_ptr() for array in _harmonics(kernel.l_max)),
+        *([array.data_ptr() for array in arrays] or (0,) * 4),
+    )
+
+
 @cache
 def _entry(dtype: torch.dtype) -> Callable[[bytes], int]:
     """Return the kernel for a dtype."""
@@ -155,29 +170,18 @@ def _run(
     """
     found = vectors if by_vectors is None else by_vectors
     num_atoms, num_slots = slots.edges.shape
-    parents, axes, coefficients = _harmonics(kernel.l_max)
-    zbl = kernel.repulsion
-    constants = (zbl.charges, zbl.radii, zbl.screening, zbl.phi) if zbl else (None,) * 4
     indices = [slots.edges, slots.receiver_species, slots.sender_species]
     keep = [None if given is None else given.contiguous() for given in (*indices, *cotangents)]
-    edges, receiver, sender, *gradients = keep
-    arrays = (
-        *(edges, parents, axes, coefficients, receiver, sender),
-        *(*constants, vectors, *(values or (None,) * 4), *gradients, by_vectors),
-    )
+    arrays = (*keep[:3], vectors, *(values or (None,) * 4), *keep[3:], by_vectors)
     problem = _PROBLEM.pack(
+        *constant_fields(kernel),
         by_vectors is not None,
         found.dim() > vectors.dim(),
         found.shape[0] if found.dim() > 2 else 1,
         vectors.shape[-2],
         num_atoms,
         num_slots,
-        kernel.l_max,
-        kernel.power,
-        len(zbl.charges) if zbl else 0,
-        kernel.cutoff,
         10.0 * kernel.cutoff,
-        zbl.coulomb if zbl else 0.0,
         *(0 if array is None else array.data_ptr() for array in arrays),
     )
     if _entry(vectors.dtype)(problem):
