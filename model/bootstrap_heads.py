@@ -32,9 +32,9 @@ def member_heads(count: int) -> tuple[str, ...]:
 def bootstrap_heads(frames: Sequence[Atoms], heads: Sequence[str], *, seed: int) -> list[Atoms]:
     """Return a copy of each frame for every head whose sample holds it, marked by `info["head"]`.
 
-    A frame that no sample holds goes to one head drawn by lot, for a label is dear; isolated atoms,
-    which fix E0, go to all heads. What a head draws depends on the seed, its name and the number of
-    frames, not on the other heads.
+    Frames lie head after head. One that no sample holds goes to a head drawn by lot, for a label is
+    dear; isolated atoms, which fix E0, go to all heads. What a head draws depends on the seed, its
+    name and the number of frames, not on the other heads.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def bootstrap_heads(frames: Sequence[Atoms], heads: Sequence[str], *, seed: int)
     held[:, np.setdiff1d(np.arange(len(frames)), bonded)] = True
     return [
         _of_head(atoms, name)
-        for index, atoms in enumerate(frames)
         for name, sample in zip(heads, held, strict=True)
-        if sample[index]
+        for atoms, is_held in zip(frames, sample, strict=True)
+        if is_held
     ]
 
 

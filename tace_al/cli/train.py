@@ -37,6 +37,7 @@ from tace_al.cli.train_options import (
     Freeze,
     LearningRate,
     Level,
+    Members,
     Out,
     Preset,
     Seed,
@@ -75,6 +76,7 @@ def train(
     other_keys: OtherKeys = None,
     head: Level = None,
     also: Also = None,
+    members: Members = None,
     freeze: Freeze = None,
     preset: Preset = None,
     cutoff: Cutoff = None,
@@ -105,6 +107,8 @@ def train(
     warm = None if start is None else checkpoint.load(start, device=device)
     files = level_files(head, data, also, warm=warm)
     frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
+    if members is not None:
+        frames, held_out = of_members(frames, held_out, members, seed=seed, warm=warm)
     shape = network_options(options, tensors, dtype=dtype, cutoff=cutoff)
     config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
     loss = loss_weights(weights)
@@ -192,6 +196,39 @@ def read_levels(
             training += kept
             held_out += left_out
     return training, held_out
+
+
+def of_members(
+    frames: "Sequence[Atoms]",
+    held_out: "Sequence[Atoms]",
+    count: int,
+    *,
+    seed: int,
+    warm: "Tace | None",
+) -> "tuple[list[Atoms], list[Atoms]]":
+    """Return the frames of one level shared out to the heads of a committee, held-out ones to all.
+
+    Raises
+    ------
+    ConfigError
+        The frames are of several levels, or the model to start from has other heads.
+    """
+    from tace_al.model.bootstrap_heads import bootstrap_heads, in_every_head, member_heads
+    from tace_al.model.labelled_batch import HEAD
+
+    heads = member_heads(count)
+    levels = sorted({atoms.info[HEAD] for atoms in [*frames, *held_out]})
+    if len(levels) > 1:
+        raise ConfigError(
+            f"--members shares out frames of one level of theory, and these are of "
+            f"{', '.join(levels)}; train on one of them, or leave --members out"
+        )
+    if warm is not None and warm.config.heads != heads:
+        raise ConfigError(
+            f"the model to start from has the heads {', '.join(warm.config.heads)}, not "
+            f"{', '.join(heads)}; leave --start or --members out"
+        )
+    return bootstrap_heads(frames, heads, seed=seed), in_every_head(held_out, heads)
 
 
 def show_result(result: "TrainingResult", held_out: "Sequence[Atoms]", out: Path) -> None:

@@ -21,6 +21,12 @@ Also = Annotated[
     list[str] | None,
     typer.Option("--also", metavar="HEAD=FILE", help="More data, of another level. Repeatable."),
 ]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members", min=2, help="Heads member-0, ... that each learn from a bootstrap of DATA."
+    ),
+]
 Freeze = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from tace_al.model.checkpoint import load, save
+from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.tace import Tace
 
 SMALL = ("--preset", "tiny", "--set", "channels=8", "--set", "radial_hidden=16", "--cutoff", 3)
@@ -141,6 +142,26 @@ def test_two_levels_at_once_and_their_tables(tace_al, files: dict, tmp_path: Pat
     crossed = json.loads(errors.read_text())
     assert outcome.code == 0 and crossed["num_structures"] == 8
     assert crossed["energy_rmse_mev_per_atom"] > 10_000, "B's frames are judged with A's E0"
+
+
+def test_a_committee_of_heads_from_one_file(tace_al, files: dict, tmp_path: Path) -> None:
+    out, again = tmp_path / "committee.tace", tmp_path / "again.tace"
+    outcome = tace_al("train", files["A"], "--members", 3, "--out", out, *SMALL, *BRIEF)
+    assert outcome.code == 0, outcome.err
+    model = load(out)
+    assert model.config.heads == ("member-0", "member-1", "member-2")
+    assert all(10 <= model.metadata["levels"][head] <= 25 for head in model.config.heads)
+    assert "Held-out structures, member-2" in outcome.out
+    (prediction,) = HeadCommittee.load(out).predict([molecule("H2O")])
+    assert len(prediction.member_energies) == 3 and prediction.force_spread.min() > 0
+    start = ("--start", out, "--members")
+    assert tace_al("train", files["A"], *start, 3, "--out", again, *BRIEF).code == 0
+    assert load(again).config.heads == model.config.heads
+    outcome = tace_al("train", files["A"], *start, 2, "--out", again, *BRIEF)
+    assert outcome.code != 0 and "has the heads member-0" in " ".join(outcome.err.split())
+    also = ("--members", 2, "--also", f"B={files['B']}")
+    outcome = tace_al("train", files["A"], *also, "--out", again, *SMALL, *BRIEF)
+    assert outcome.code != 0 and "one level of theory" in " ".join(outcome.err.split())
 
 
 def test_frames_may_name_their_level_in_the_file(tace_al, tmp_path: Path) -> None:
