@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from tace_al.data.extxyz import LabelKeys
     from tace_al.model.config import TaceConfig
+    from tace_al.model.loss import LossWeights
     from tace_al.model.tace import Tace
     from tace_al.model.trainer import TrainingOptions, TrainingResult
 
@@ -107,18 +108,15 @@ def train(
     warm = None if start is None else checkpoint.load(start, device=device)
     files = level_files(head, data, also, warm=warm)
     frames, held_out = read_levels(files, validation, keys, fraction=valid_fraction, seed=seed)
-    if members is not None:
-        frames, held_out = of_members(frames, held_out, members, seed=seed, warm=warm)
+    frames, held_out = of_members(frames, held_out, members, seed=seed, warm=warm)
     shape = network_options(options, tensors, dtype=dtype, cutoff=cutoff)
     config = network_config(frames + held_out, preset=preset, shape=shape, warm=warm)
-    loss = loss_weights(weights)
-    check_labels([*keys.others, *loss.others], config)
     training = TrainingOptions(
         epochs=epochs or (DEFAULT_EPOCHS if time_limit is None else ENDLESS),
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
         learning_rate=learning_rate or (COLD_RATE if start is None else WARM_RATE),
-        weights=loss,
+        weights=checked_weights(weights, keys, config),
         frozen=frozen_parts(freeze, start),
         seed=seed,
         device=device,
@@ -198,15 +196,26 @@ def read_levels(
     return training, held_out
 
 
+def checked_weights(
+    weights: Sequence[str] | None, keys: "LabelKeys", config: "TaceConfig"
+) -> "LossWeights":
+    """Return the weights of the loss; they and the labels name outputs that the model has."""
+    loss = loss_weights(weights)
+    check_labels([*keys.others, *loss.others], config)
+    return loss
+
+
 def of_members(
-    frames: "Sequence[Atoms]",
-    held_out: "Sequence[Atoms]",
-    count: int,
+    frames: "list[Atoms]",
+    held_out: "list[Atoms]",
+    count: int | None,
     *,
     seed: int,
     warm: "Tace | None",
 ) -> "tuple[list[Atoms], list[Atoms]]":
     """Return the frames of one level shared out to the heads of a committee, held-out ones to all.
+
+    All frames stay as they are where no number of members is given.
 
     Raises
     ------
@@ -216,6 +225,8 @@ def of_members(
     from tace_al.model.bootstrap_heads import bootstrap_heads, in_every_head, member_heads
     from tace_al.model.labelled_batch import HEAD
 
+    if count is None:
+        return frames, held_out
     heads = member_heads(count)
     levels = sorted({atoms.info[HEAD] for atoms in [*frames, *held_out]})
     if len(levels) > 1:
