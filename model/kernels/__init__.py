@@ -9,15 +9,18 @@ Importing this package compiles nothing.
 from tace_al.model.kernels.geometry import EdgeSlots, GeometryKernel, Repulsion
 from tace_al.model.kernels.layout import EdgeList, SumLayout
 from tace_al.model.kernels.library import compiled
+from tace_al.model.kernels.network import AtomSlots, NetworkKernel
 from tace_al.model.kernels.product import spectral_product
 from tace_al.model.kernels.product_table import ProductTable
 from tace_al.model.kernels.spline import RadialSpline, splined_edge_sums
 from tace_al.model.kernels.sums import edge_sums, fused
 
 __all__ = [
+    "AtomSlots",
     "EdgeList",
     "EdgeSlots",
     "GeometryKernel",
+    "NetworkKernel",
     "ProductTable",
     "RadialSpline",
     "Repulsion",

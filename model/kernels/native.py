@@ -32,7 +32,7 @@ class Operation(IntEnum):
 
 
 @cache
-def _layout_fields(layout: SumLayout) -> tuple[tuple[int, ...], ctypes.Array[ctypes.c_int64]]:
+def layout_fields(layout: SumLayout) -> tuple[tuple[int, ...], ctypes.Array[ctypes.c_int64]]:
     """Return what the struct says of a layout, and the array that it points to."""
     numbers, path, row = [], 0, 0
     for l1, l2, count in layout.pairs:
@@ -88,7 +88,7 @@ def run(
     rooms = [outputs[name].data_ptr() if name in outputs else 0 for name in _OUTPUTS]
     batch = next(iter(outputs.values())).shape[0]
     sizes = (batch, edges.first.shape[0], features.shape[1], edges.sender.shape[0])
-    fields, _ = _layout_fields(layout)
+    fields, _ = layout_fields(layout)
     problem = _PROBLEM.pack(
         *sizes,
         features.shape[3],

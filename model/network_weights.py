@@ -1,0 +1,148 @@
+"""The compiled whole of a plain network, for evaluation (`tace_al.model.kernels.NetworkKernel`).
+
+Its weights with every constant factor multiplied in: 1/sqrt(n) of linear maps, 1/<n> of messages,
+sqrt(1/2) where product and residual are joined.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tace_al.model.interaction import SpectralInteraction
+from tace_al.model.kernels import NetworkKernel, RadialSpline
+from tace_al.model.kernels.network import MAX_LAYERS, LayerShape, LayerWeights, MemberWeights
+from tace_al.model.linear import SpeciesLinear
+from tace_al.model.product import SpectralProduct
+from tace_al.model.radial import SILU_GAIN
+from tace_al.model.tace import TORCH_DTYPES, Tace
+
+
+def network_kernel(
+    models: Sequence[Tace], splines: Sequence[Sequence[RadialSpline]], *, head: str | None = None
+) -> NetworkKernel | None:
+    """Return the compiled whole of members of one shape; None where it does not serve.
+
+    Parameters
+    ----------
+    models
+        Members of one shape, on the CPU.
+    splines
+        Of every layer of each member (`tace_al.model.radial_splines`), or nothing.
+    head
+        Name of the head that answers; the first by default.
+    """
+    model = models[0]
+    config = model.config
+    serves = model.takes_members and config.site_gate == "smooth"
+    if not serves or not all(splines) or config.num_layers > MAX_LAYERS:
+        return None
+    return NetworkKernel(
+        model.geometry,
+        [_shape(model, layer) for layer in range(config.num_layers)],
+        [_member(member, own, head) for member, own in zip(models, splines, strict=True)],
+        dtype=TORCH_DTYPES[config.dtype],
+        head=head or config.heads[0],
+    )
+
+
+def _parts(model: Tace, layer: int) -> tuple[SpectralInteraction, SpectralProduct]:
+    """Return the interaction and the product of a layer."""
+    interaction, product = model.interactions[layer], model.products[layer]
+    assert isinstance(interaction, SpectralInteraction)
+    assert isinstance(product, SpectralProduct)
+    return interaction, product
+
+
+def _reads(model: Tace, layer: int) -> int:
+    """Return what the residual matrices read: nothing, the layer's input (1), the message (2)."""
+    if model.config.residual == "message":
+        return 2
+    return 1 if layer else 0  # what the first layer's input gives is a constant of species
+
+
+def _shape(model: Tace, layer: int) -> LayerShape:
+    """Return the shape of a layer."""
+    config = model.config
+    interaction, product = _parts(model, layer)
+    residual = model.residuals[layer]
+    table = product.table
+    return LayerShape(
+        channels_in=config.layer_channels[max(layer - 1, 0)],
+        channels=config.layer_channels[layer],
+        degree_in=config.layer_degrees[layer - 1] if layer else 0,
+        degree_out=config.layer_degrees[layer],
+        layout=interaction.layout,
+        paths_of_degree=tuple(interaction.paths_per_degree),
+        couplings=interaction.couplings,
+        terms=table.terms,
+        product_rows=table.rows,
+        residual=_reads(model, layer),
+        residual_degree=residual.weight.shape[1] - 1 if isinstance(residual, SpeciesLinear) else 0,
+    )
+
+
+def _member(model: Tace, splines: Sequence[RadialSpline], head: str | None) -> MemberWeights:
+    """Return a member's weights in float64."""
+    readouts = model.head(head)
+    hidden, out = readouts.hidden.detach().double(), readouts.out.detach().double()
+    linear = [
+        weight.detach().double()[:, 0] / math.sqrt(weight.shape[0]) for weight in readouts.linear
+    ]
+    return MemberWeights(
+        layers=[
+            _layer(model, layer, spline, readout)
+            for layer, (spline, readout) in enumerate(zip(splines, [*linear, None], strict=True))
+        ],
+        hidden=hidden / math.sqrt(hidden.shape[0]),
+        out=out[:, 0] * (SILU_GAIN / math.sqrt(out.shape[0])),
+        head=torch.stack([readouts.e0, readouts.scale, readouts.shift]),
+    )
+
+
+def _layer(model: Tace, layer: int, spline: RadialSpline, readout: Tensor | None) -> LayerWeights:
+    """Return the weights of a layer in float64."""
+    interaction, product = _parts(model, layer)
+    embedding = model.embedding.detach().double()
+    up = interaction.up.detach().double() / math.sqrt(interaction.up.shape[1])
+    up_bias = None if interaction.up_bias is None else interaction.up_bias.detach().double()
+    sent = None if layer else embedding @ up[0]
+    if sent is not None and up_bias is not None:
+        sent = sent + up_bias
+    residual, constant = _residual(model, layer, embedding)
+    joined = math.sqrt(0.5) if isinstance(model.residuals[layer], SpeciesLinear) else 1.0
+    width = up.shape[2]
+    linear = product.linear.weight.detach().double()
+    return LayerWeights(
+        sent=sent,
+        up=up if layer else None,
+        up_bias=up_bias if layer else None,
+        spline=spline,
+        mix=[
+            (
+                mix.detach().double() * interaction.inverse_neighbours / math.sqrt(mix.shape[0])
+            ).unflatten(0, (-1, width))
+            for mix in interaction.mix
+        ],
+        coefficients=product.table.coefficients.double(),
+        product=product.weight.detach().double(),
+        linear=linear * (joined / math.sqrt(linear.shape[1])),
+        residual=residual,
+        constant=constant,
+        readout=readout,
+    )
+
+
+def _residual(model: Tace, layer: int, embedding: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return the residual's matrices and its constants of species, joined."""
+    residual = model.residuals[layer]
+    if not isinstance(residual, SpeciesLinear):
+        return None, None
+    joined = math.sqrt(0.5)
+    matrices = residual.weight.detach().double() * (joined / math.sqrt(residual.weight.shape[2]))
+    bias = None if residual.bias is None else residual.bias.detach().double() * joined
+    if _reads(model, layer):
+        return matrices, bias
+    constant = torch.einsum("sc,scd->sd", embedding, matrices[:, 0])
+    return None, constant if bias is None else constant + bias
