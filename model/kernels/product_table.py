@@ -4,8 +4,9 @@ x_r = sum_terms c x_a x_b,   a, b before r;  the first x are the components of t
 out[d] = sum_rows c W[Z, path] x_node
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class ProductTable(NamedTuple):
-    """What to multiply; a named tuple because one is made in every call.
+@dataclass(frozen=True, slots=True)
+class ProductTable:
+    """What to multiply; no named tuple, whose tensors `torch.func` would take for arguments.
 
     Parameters
     ----------
@@ -33,6 +35,10 @@ class ProductTable(NamedTuple):
     rows: Int[Tensor, "rows 3"]
     coefficients: Float[Tensor, " terms_and_rows"]
     dim_out: int
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the fields in order."""
+        return iter((self.terms, self.rows, self.coefficients, self.dim_out))
 
     @classmethod
     def of(

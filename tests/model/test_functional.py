@@ -143,17 +143,9 @@ HESSIANS = {
     "reverse over reverse": lambda energy: jacrev(jacrev(energy)),
     "torch.func.hessian": hessian,
 }
-MAPPED_TABLE = pytest.mark.xfail(
-    raises=ValueError,
-    strict=True,
-    reason="jvp of a vmapped product takes the tensors of its ProductTable for arguments",
-)
 
 
-@pytest.mark.parametrize(
-    "way",
-    [pytest.param(way, marks=MAPPED_TABLE if "hessian" in way else ()) for way in HESSIANS],
-)
+@pytest.mark.parametrize("way", HESSIANS)
 def test_hessians_by_vmap(way: str) -> None:
     """Second derivatives by edge vectors, rows mapped over, against autograd row by row."""
     atoms = molecule("H2O")

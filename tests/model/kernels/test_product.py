@@ -1,5 +1,7 @@
 """The product kernel: the polynomial, its derivatives, `torch.func`, and both ways to compute."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -98,7 +100,7 @@ def derivatives(function, given: tuple[Tensor, Tensor], orders: int = 2) -> list
 def test_single_precision() -> None:
     given = factors(channels=64)
     single = tuple(factor.detach().float().requires_grad_() for factor in given)
-    table = TABLE._replace(coefficients=TABLE.coefficients.float())
+    table = replace(TABLE, coefficients=TABLE.coefficients.float())
     found = derivatives(lambda *point: spectral_product(*point, SPECIES, table), single, 3)
     for got, expected in zip(found, derivatives(product, given, 3), strict=True):
         assert got.dtype == torch.float32
@@ -271,7 +273,7 @@ def test_fake_tensors_have_the_shapes() -> None:
         given = [mode.from_tensor(factor.detach()).requires_grad_() for factor in factors()]
         if not fused(given[0]):  # term by term the table is read, and it has no numbers
             return
-        species, *table = (mode.from_tensor(tensor) for tensor in (SPECIES, *TABLE[:3]))
+        species, *table = (mode.from_tensor(tensor) for tensor in (SPECIES, *tuple(TABLE)[:3]))
         found = spectral_product(*given, species, ProductTable(*table, TABLE.dim_out))
         assert found.shape == (5, 4, 3)
         first = torch.autograd.grad(found.sum(), given, create_graph=True)
