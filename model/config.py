@@ -134,6 +134,8 @@ class TaceConfig:
         nu: the product basis reaches body order nu + 1.
     radial_basis, num_bessel, radial_hidden
         Kind and number of radial functions, and widths of the radial network.
+    radial_decay
+        Bessel functions are divided by their number to this power (`tace_al.model.radial`).
     distance_transform
         "agnesi" compresses distances by the pair's covalent radii before the basis.
     radial_envelope
@@ -200,6 +202,7 @@ class TaceConfig:
     radial_basis: RadialBasis = "bessel"
     num_bessel: int = 8
     radial_hidden: tuple[int, ...] = (64, 64, 64)
+    radial_decay: float = 0.0
     distance_transform: DistanceTransform = "none"
     radial_envelope: RadialEnvelope = "basis"
     species_radial: bool = False
@@ -299,6 +302,8 @@ class TaceConfig:
                 "radial_envelope 'weights' goes with spectral products, without "
                 "density_normalisation and magnetic_moments"
             )
+        if not 0.0 <= self.radial_decay <= 4.0:
+            raise ConfigError(f"radial_decay is {self.radial_decay}; give 0 to 4")
         if self.cutoff_power < 3 or self.readout_width < 1 or self.embedding_width < 1:
             raise ConfigError("cutoff_power is at least 3, widths are at least 1")
         if self.l_last > self.l_edge:
@@ -434,7 +439,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "medium": {"channels": 128, "l_edge": 3, "l_hidden": 1},
     "large": {"channels": 128, "l_edge": 3, "l_hidden": 2},
 }
-"""Named shapes; anything else keeps the defaults of `TaceConfig`."""
+"""Named shapes; anything else but the decay keeps the defaults of `TaceConfig`."""
+PRESET_DECAY = 1.0
+"""`radial_decay` of presets; stored shapes without one, of models trained earlier, have none."""
 
 
 def preset_config(name: str, **options: Any) -> TaceConfig:
@@ -447,4 +454,4 @@ def preset_config(name: str, **options: Any) -> TaceConfig:
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset '{name}'.{nearest_names(name, PRESETS)}")
-    return TaceConfig.from_dict({**PRESETS[name], **options})
+    return TaceConfig.from_dict({"radial_decay": PRESET_DECAY, **PRESETS[name], **options})

@@ -45,7 +45,9 @@ def widths(config: TaceConfig, layer: int) -> tuple[int, int]:
 
 def make_basis(config: TaceConfig) -> RadialBasis | OpenBasis:
     """Return the radial functions, called as `basis(r, envelope)`."""
-    basis = radial_basis(config.radial_basis, config.num_bessel, config.cutoff)
+    basis = radial_basis(
+        config.radial_basis, config.num_bessel, config.cutoff, decay=config.radial_decay
+    )
     return basis if config.radial_envelope == "basis" else OpenBasis(basis)
 
 

@@ -7,6 +7,10 @@
     f_c(r) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2),  x = r/r_c
            = (1 - x)^3 sum_{k<p} (k+1)(k+2)/2 x^k             (arXiv 2003.03123, eq. 8)
 
+With a decay d, Bessel functions are divided by n^d. Networks trained on all of them alike follow
+short waves as readily as long ones, and bonds longer than any in the training set are then
+predicted from ripples: short waves have to be learnt against their size.
+
 Whatever p >= 3, f_c and its first two derivatives vanish at the cutoff. The weight network has no
 biases and SiLU(0) = 0, so its output vanishes with the same smoothness.
 """
@@ -58,20 +62,22 @@ def polynomial_cutoff(r: Tensor, cutoff: float | Tensor, power: int = 5) -> Tens
 
 @final
 class BesselBasis(nn.Module):
-    """Bessel functions times the polynomial cutoff."""
+    """Bessel functions times the polynomial cutoff, shorter waves smaller where a decay is set."""
 
-    def __init__(self, num_functions: int, cutoff: float) -> None:
+    def __init__(self, num_functions: int, cutoff: float, decay: float = 0.0) -> None:
         super().__init__()
         self.cutoff = cutoff
-        frequencies = torch.arange(1, num_functions + 1, dtype=torch.float64) * math.pi / cutoff
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        n = torch.arange(1, num_functions + 1, dtype=torch.float64)
+        self.register_buffer("frequencies", n * math.pi / cutoff, persistent=False)
+        self.register_buffer("sizes", math.sqrt(2.0 / cutoff) * n**-decay, persistent=False)
         self.frequencies: Tensor
+        self.sizes: Tensor
 
     def forward(
         self, r: Float[Tensor, "*members edges"], envelope: Float[Tensor, "*members edges"]
     ) -> Float[Tensor, "*members edges functions"]:
         """Return b_n(r) f_c(r) for distances in Angstrom and their envelope f_c(r)."""
-        scaled = (math.sqrt(2.0 / self.cutoff) * envelope / r).unsqueeze(-1)
+        scaled = (envelope / r).unsqueeze(-1) * self.sizes
         return scaled * torch.sin(r.unsqueeze(-1) * self.frequencies)
 
 
@@ -127,7 +133,9 @@ _BASES: dict[RadialKind, type[RadialBasis]] = {
 }
 
 
-def radial_basis(kind: str, num_functions: int, cutoff: float) -> RadialBasis:
+def radial_basis(
+    kind: str, num_functions: int, cutoff: float, *, decay: float = 0.0
+) -> RadialBasis:
     """Return a basis by name; it is called as `basis(r, envelope)`.
 
     Parameters
@@ -138,6 +146,8 @@ def radial_basis(kind: str, num_functions: int, cutoff: float) -> RadialBasis:
         Functions, at least 1.
     cutoff
         Angstrom.
+    decay
+        Of Bessel functions with their number; the other kinds have none.
 
     Raises
     ------
@@ -151,6 +161,8 @@ def radial_basis(kind: str, num_functions: int, cutoff: float) -> RadialBasis:
     if kind not in _BASES:
         known = get_args(RadialKind)
         raise ConfigError(f"unknown radial basis '{kind}'.{nearest_names(kind, known)}")
+    if kind == "bessel":
+        return BesselBasis(num_functions, cutoff, decay)
     return _BASES[kind](num_functions, cutoff)
 
 
