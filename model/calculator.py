@@ -21,8 +21,8 @@ from tace_al.model.config import Dtype
 from tace_al.model.derivatives import SECOND
 from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.kept_inputs import InputsKeeper
+from tace_al.model.network_weights import CompiledKeeper
 from tace_al.model.outputs import available_outputs, structure_outputs
-from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import Tace
 
 
@@ -75,7 +75,7 @@ class TaceCalculator(Calculator):
         self.head = head
         available = set(available_outputs(model.config)) - {"node_energy"}
         self.implemented_properties = ["free_energy", "energies", *sorted(available)]
-        self._splines = SplineKeeper([self.model]) if splines else None
+        self._compiled = CompiledKeeper([self.model], head) if splines else None
         self._skin = neighbour_skin(self.model)
         self._inputs = InputsKeeper(self.model, head)
         self._conditions: dict[str, Tensor] = {}
@@ -93,12 +93,14 @@ class TaceCalculator(Calculator):
         asked = set(properties) - {"energy", "free_energy", "energies", "descriptors", "stress"}
         crystal = bool(np.all(self.atoms.pbc))  # ASE says that others have no stress
         names = asked | {"forces"} | ({"stress"} if crystal else set())
+        compiled = self._compiled.current() if self._compiled and not names & SECOND else None
         output = self.model.evaluate(
             graph,
             tuple(names),
             head=self.head,
             inputs=self._inputs.of(graph),
-            splines=self._splines.current()[0] if self._splines and not names & SECOND else (),
+            splines=compiled.splines[0] if compiled else (),
+            network=compiled.network if compiled else None,
         )
         kept = {} if system_changes else self.results
         energy = float(output.energy)

@@ -24,8 +24,8 @@ from tace_al.model.checkpoint import load
 from tace_al.model.derivatives import edge_forces, edge_stress
 from tace_al.model.kept_inputs import InputsKeeper
 from tace_al.model.kernels import RadialSpline
+from tace_al.model.network_weights import Compiled, CompiledKeeper
 from tace_al.model.prediction import Prediction
-from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import Tace
 
 STACKED_SIZE = 100_000
@@ -68,7 +68,7 @@ class Committee:
         states = [member.state_dict() for member in self.members]
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         self._inputs = InputsKeeper(self._skeleton, head)
-        self._keeper = SplineKeeper(self.members) if splines else None
+        self._keeper = CompiledKeeper(self.members, head) if splines else None
         self._stacked_from: list[tuple[RadialSpline, ...]] | None = None
         self._tables: list[RadialSpline] = []
 
@@ -154,8 +154,12 @@ class Committee:
         vectors = graph.edge_vectors().to(self._skeleton.embedding.dtype)
         copies = vectors.expand(len(self), *vectors.shape).clone().requires_grad_()
 
-        arguments = (copies, inputs, (), self._stacked_splines())
-        output = torch.func.functional_call(self._skeleton, self._stacked, arguments)
+        compiled = self._compiled()
+        if compiled.network is not None:
+            output = self._skeleton(copies, inputs, network=compiled.network)
+        else:
+            arguments = (copies, inputs, (), self._stacked_splines(compiled.splines))
+            output = torch.func.functional_call(self._skeleton, self._stacked, arguments)
         (gradient,) = torch.autograd.grad(output.node_energy.sum(), copies)
         answers = {
             "energy": inputs.total(output.node_energy.detach().T).T,
@@ -166,13 +170,14 @@ class Committee:
             answers["stress"] = edge_stress(gradient.mean(0), vectors, graph).unsqueeze(0)
         return answers
 
-    def _splines(self) -> list[tuple[RadialSpline, ...]]:
-        """Return the splines of each member, nothing where networks are used."""
-        return self._keeper.current() if self._keeper else [() for _ in self.members]
+    def _compiled(self) -> Compiled:
+        """Return what stands in for the members' modules, nothing where networks are used."""
+        return (
+            self._keeper.current() if self._keeper else Compiled([() for _ in self.members], None)
+        )
 
-    def _stacked_splines(self) -> list[RadialSpline]:
+    def _stacked_splines(self, by_member: list[tuple[RadialSpline, ...]]) -> list[RadialSpline]:
         """Return the splines of every layer, members on a leading axis."""
-        by_member = self._splines()
         if by_member is not self._stacked_from:
             self._stacked_from = by_member
             self._tables = [
@@ -184,11 +189,17 @@ class Committee:
     def _evaluate_in_turn(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
         """Return what `_evaluate_stacked` does, one member after the other."""
         names = ("forces", "stress") if stress else ("forces",)
+        splines, network = self._compiled()
         outputs = [
             member.evaluate(
-                graph, names, head=self.head, inputs=self._inputs.of(graph), splines=splines
+                graph,
+                names,
+                head=self.head,
+                inputs=self._inputs.of(graph),
+                splines=splines[index],
+                network=network and network.of_member(index),
             )
-            for member, splines in zip(self.members, self._splines(), strict=True)
+            for index, member in enumerate(self.members)
         ]
         answers = {
             name: torch.stack([output[name] for output in outputs]) for name in ("energy", *names)

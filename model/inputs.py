@@ -17,7 +17,7 @@ from tace_al.data.graph import AtomicGraph
 from tace_al.model.config import TaceConfig
 from tace_al.model.derivatives import Variables
 from tace_al.model.embeddings import check_conditions
-from tace_al.model.kernels import EdgeList
+from tace_al.model.kernels import AtomSlots, EdgeList
 from tace_al.model.linear import SpeciesGroups
 
 
@@ -93,6 +93,16 @@ class NetworkInputs:
     def order(self) -> Int[Tensor, " atoms"]:
         """Place in the graph of each sorted atom."""
         return torch.argsort(self.place)
+
+    @property
+    def slots(self) -> AtomSlots:
+        """What the compiled network reads."""
+        return AtomSlots(
+            species=self.groups.species,
+            edges=self.edges,
+            blocks=self.blocks,
+            sender_species=self.sender_species,
+        )
 
     def unsorted(self, values: Tensor) -> Tensor:
         """Return per-atom values in the graph's order."""

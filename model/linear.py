@@ -100,3 +100,14 @@ class SpeciesLinear(nn.Module):
             return result
         constants = self.bias.index_select(-2, groups.species).unsqueeze(-2)
         return result + nn.functional.pad(constants, (0, 0, 0, result.shape[-2] - 1))
+
+
+def joined(
+    updated: Float[Tensor, "*members atoms components channels"],
+    carried: Float[Tensor, "*members atoms _ channels"],
+) -> Float[Tensor, "*members atoms components channels"]:
+    """Return the product's output plus the residual, which may lack the highest degrees."""
+    missing = updated.shape[-2] - carried.shape[-2]
+    if missing:
+        carried = nn.functional.pad(carried, (0, 0, 0, missing))
+    return (updated + carried) * math.sqrt(0.5)

@@ -6,6 +6,7 @@ sqrt(1/2) where product and residual are joined.
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -16,7 +17,60 @@ from tace_al.model.kernels.network import MAX_LAYERS, LayerShape, LayerWeights, 
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.product import SpectralProduct
 from tace_al.model.radial import SILU_GAIN
+from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import TORCH_DTYPES, Tace
+
+
+class Compiled(NamedTuple):
+    """What stands in for modules where a finished network is evaluated.
+
+    Parameters
+    ----------
+    splines
+        Radial weights of every layer of each member, or nothing for any of them.
+    network
+        All members as a whole, None where there is no such kernel for them.
+    """
+
+    splines: list[tuple[RadialSpline, ...]]
+    network: NetworkKernel | None
+
+
+@final
+class CompiledKeeper:
+    """`Compiled` members of one shape, made at the first use and again when weights have changed.
+
+    Parameters
+    ----------
+    models
+        The members.
+    head
+        Name of the head that answers; the first by default.
+    """
+
+    def __init__(self, models: Sequence[Tace], head: str | None = None) -> None:
+        self._models, self._head, self._splines = tuple(models), head, SplineKeeper(models)
+        self._weights = [
+            tensor
+            for model in self._models
+            for tensor in (*model.parameters(), *model.buffers())
+            if tensor.is_floating_point()
+        ]
+        self._compiled = Compiled([() for _ in models], None)
+        self._made_from: list[tuple[int, int]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and other processes make their own: a kernel holds addresses."""
+        return CompiledKeeper, (self._models, self._head)
+
+    def current(self) -> Compiled:
+        """Return what belongs to the weights as they are now."""
+        state = [(weight.data_ptr(), weight._version) for weight in self._weights]
+        if state != self._made_from:
+            splines = self._splines.current()
+            kernel = network_kernel(self._models, splines, head=self._head)
+            self._compiled, self._made_from = Compiled(splines, kernel), state
+        return self._compiled
 
 
 def network_kernel(

@@ -6,7 +6,6 @@ conditions such as fields are added, symmetric powers of the sum build the many-
 invariant part after every layer; charges and declared tensors are read in the same way.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -31,7 +30,7 @@ from tace_al.model.harmonics import CartesianHarmonics
 from tace_al.model.head import Head, lone_gate, smooth_gate
 from tace_al.model.inputs import NetworkInputs, heads_of, network_inputs
 from tace_al.model.interaction import SplinedWeights
-from tace_al.model.kernels import GeometryKernel, RadialSpline, fused
+from tace_al.model.kernels import GeometryKernel, NetworkKernel, RadialSpline, fused
 from tace_al.model.layer import (
     MessageConditions,
     make_basis,
@@ -39,20 +38,12 @@ from tace_al.model.layer import (
     make_product,
     make_residual,
 )
-from tace_al.model.linear import SpeciesLinear
+from tace_al.model.linear import SpeciesLinear, joined
 from tace_al.model.outputs import NetworkOutput, OutputPlan, TaceOutput, output_plan
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-def _joined(updated: Tensor, carried: Tensor) -> Tensor:
-    """Return the product's output plus the residual, which may lack the highest degrees."""
-    missing = updated.shape[-2] - carried.shape[-2]
-    if missing:
-        carried = nn.functional.pad(carried, (0, 0, 0, missing))
-    return (updated + carried) * math.sqrt(0.5)
 
 
 @final
@@ -260,6 +251,7 @@ class Tace(nn.Module):
         inputs: NetworkInputs,
         outputs: Sequence[str] = (),
         splines: Sequence[RadialSpline] = (),
+        network: NetworkKernel | None = None,
     ) -> NetworkOutput:
         """Return site energies, descriptors and direct outputs of the sorted atoms.
 
@@ -268,8 +260,11 @@ class Tace(nn.Module):
         A network that `takes_members` also evaluates many sets of weights, stacked on a leading
         axis, at as many sets of vectors.
         """
+        compiled = fused(vectors)
+        if compiled and network and not outputs and inputs.heads == (network.head,):
+            return NetworkOutput(*network(vectors, inputs.slots), {})
         species = inputs.groups.species
-        evaluated = bool(splines) and fused(vectors)
+        evaluated = bool(splines) and compiled
         edges = (compiled_edge_functions if evaluated else edge_functions)(self, vectors, inputs)
         layers = self._features(edges, inputs, splines)
         scalars = [layer[..., 0, :] for layer in layers]
@@ -334,7 +329,7 @@ class Tace(nn.Module):
                 updated = self.gates[index](updated)
             features = updated
             if isinstance(residual, SpeciesLinear):
-                features = _joined(updated, residual(source, groups))
+                features = joined(updated, residual(source, groups))
             layers.append(features)
         return layers
 
@@ -398,6 +393,7 @@ class Tace(nn.Module):
         create_graph: bool = False,
         inputs: NetworkInputs | None = None,
         splines: Sequence[RadialSpline] = (),
+        network: NetworkKernel | None = None,
     ) -> TaceOutput:
         """Return energies and whatever else is named (`tace_al.model.outputs`).
 
@@ -406,17 +402,16 @@ class Tace(nn.Module):
         graph
             A batch with the conditions of `config.conditions`.
         outputs
-            Names besides "energy", "node_energy" and "descriptors", which are always there.
-            Nothing else is computed.
+            All but "energy", "node_energy" and "descriptors"; nothing else is computed.
         head
             Name of the head, or one name a structure; the first head by default.
         create_graph
             Keep the graph of every output, so that a loss on them can be differentiated.
         inputs
             Those of this batch and head if they are known (`tace_al.model.kept_inputs`).
-        splines
-            Radial weights of every layer in place of the networks
-            (`tace_al.model.radial_splines`); those of these very weights.
+        splines, network
+            Radial weights of every layer, and the whole network, in place of the modules
+            (`tace_al.model.network_weights.Compiled`); those of these very weights.
 
         Raises
         ------
@@ -426,7 +421,8 @@ class Tace(nn.Module):
         plan = output_plan(frozenset(outputs), self.config)
         if "hessian" in plan.derived and graph.num_systems > 1:
             raise ModelError("a Hessian is that of one structure; evaluate them one by one")
-        if splines and (create_graph or plan.derived & derivatives.SECOND or plan.of_dipole):
+        twice = create_graph or plan.derived & derivatives.SECOND or plan.of_dipole
+        if twice and (splines or network):
             raise ModelError("splines serve first derivatives; leave them out here")
         with torch.set_grad_enabled(create_graph or bool(plan.moved)):
             variables = derivatives.variables_of(
@@ -434,17 +430,17 @@ class Tace(nn.Module):
             )
             if inputs is None:
                 inputs = self.inputs(graph, head=head, variables=variables)
-            network = self(variables.vectors, inputs, tuple(sorted(plan.direct)), splines)
-            node_energy = inputs.unsorted(network.node_energy)
-            energy = inputs.total(network.node_energy)
-            tensors = self._read(network, inputs, variables, graph, plan, create_graph=create_graph)
+            found = self(variables.vectors, inputs, tuple(sorted(plan.direct)), splines, network)
+            node_energy = inputs.unsorted(found.node_energy)
+            energy = inputs.total(found.node_energy)
+            tensors = self._read(found, inputs, variables, graph, plan, create_graph=create_graph)
             tensors |= derivatives.derived_outputs(
                 energy, variables, graph, plan.derived, create_graph=create_graph
             )
         output = TaceOutput(
             energy=energy,
             node_energy=node_energy,
-            descriptors=inputs.unsorted(network.descriptors),
+            descriptors=inputs.unsorted(found.descriptors),
             tensors=tensors,
         )
         return output if create_graph else output.detached()

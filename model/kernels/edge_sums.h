@@ -60,6 +60,18 @@ template <class T> struct View {
     T *out_sums, *out_features, *out_weights, *out_harmonics, *out_distances;
 };
 
+// 64 bytes of a piece's coefficients, which lie n apart, at t; slopes are multiplied by s.
+template <class T, bool FULL>
+inline void piece(const T* c, int64_t n, T t, T s, T* weights, T* slopes, int count) {
+    Vec<T> value = load<T, FULL>(c + 5 * n, count), slope{};
+    for (int power = 4; power >= 0; --power) {
+        slope = slope * t + value;
+        value = value * t + load<T, FULL>(c + power * n, count);
+    }
+    store<T, FULL>(weights, value, count);
+    if (slopes) store<T, FULL>(slopes, s * slope, count);
+}
+
 // Radial weights of one edge from their pieces; slopes per Angstrom too where asked for.
 template <class T>
 void interpolate(const View<T>& v, T r, T* __restrict weights, T* __restrict slopes) {
@@ -72,19 +84,12 @@ void interpolate(const View<T>& v, T r, T* __restrict weights, T* __restrict slo
         return;
     }
     const int64_t k = x > 0 ? int64_t(x) : 0;
-    const T t = x - T(k), s = T(1 / p.spacing), t2 = t * t, t3 = t2 * t, t4 = t2 * t2, t5 = t4 * t;
-    const T *c0 = v.table + 6 * k * n, *c1 = c0 + n, *c2 = c1 + n, *c3 = c2 + n, *c4 = c3 + n;
-    const T* c5 = c4 + n;
-    if (!slopes) {
-        for (int64_t i = 0; i < n; ++i)
-            weights[i] = c0[i] + t * c1[i] + t2 * c2[i] + t3 * c3[i] + t4 * c4[i] + t5 * c5[i];
-        return;
-    }
-    const T d2 = s * 2 * t, d3 = s * 3 * t2, d4 = s * 4 * t3, d5 = s * 5 * t4;
-    for (int64_t i = 0; i < n; ++i) {
-        weights[i] = c0[i] + t * c1[i] + t2 * c2[i] + t3 * c3[i] + t4 * c4[i] + t5 * c5[i];
-        slopes[i] = s * c1[i] + d2 * c2[i] + d3 * c3[i] + d4 * c4[i] + d5 * c5[i];
-    }
+    const T t = x - T(k), s = T(1 / p.spacing);
+    const T* c = v.table + 6 * k * n;
+    int64_t i = 0;
+    for (; i + LANES<T> <= n; i += LANES<T>)
+        piece<T, true>(c + i, n, t, s, weights + i, slopes ? slopes + i : nullptr, LANES<T>);
+    if (i < n) piece<T, false>(c + i, n, t, s, weights + i, slopes ? slopes + i : nullptr, int(n - i));
 }
 
 // Calls body<L2, FULL>(channel, count) for every block of channels.

@@ -27,7 +27,7 @@ template <class T> T dot(const T* a, const T* b, int64_t width) {
 template <class T> class Member {
     const Call& call;
     const Model& model;
-    const int64_t b;
+    const int64_t b, own;  // among the members of the call, and of the model
     const T* numbers;
     const T* vectors;
     const Kept<T> kept;
@@ -35,13 +35,14 @@ template <class T> class Member {
 
   public:
     Member(const Call& call, Arena& arena, int64_t b)
-        : call(call), model(*call.model), b(b), numbers(static_cast<const T*>(model.numbers[b])),
+        : call(call), model(*call.model), b(b), own(call.first_member + b),
+          numbers(static_cast<const T*>(model.numbers[own])),
           vectors(static_cast<const T*>(call.vectors) + 3 * b * call.edges), kept(call, arena),
-          e0(model.head[b]), scale(e0 + model.num_species), shift(scale + model.num_species) {}
+          e0(model.head[own]), scale(e0 + model.num_species), shift(scale + model.num_species) {}
 
     void forward() {
         measure_edges();
-        for (int64_t k = 0; k < model.num_layers; ++k) Pass<T>(call, kept, k, b).forward();
+        for (int64_t k = 0; k < model.num_layers; ++k) Pass<T>(call, kept, k, own).forward();
         read();
         describe();
     }
@@ -56,7 +57,7 @@ template <class T> class Member {
         for (int64_t k = layers - 1; k >= 0; --k) {
             const Layer& layer = model.layers[k];
             by_sent.assign(k ? call.atoms * components(layer.degree_in) * layer.width : 0, T(0));
-            Pass<T>(call, kept, k, b)
+            Pass<T>(call, kept, k, own)
                 .backward(by_features[k].data(), k ? by_features[k - 1].data() : nullptr,
                           k ? by_sent.data() : nullptr, by_harmonics.data(), by_distances.data());
         }
@@ -199,11 +200,11 @@ enum Operation { SIZE, FORWARD, BACKWARD };
 template <class T> int64_t run(int operation, const Call& call) {
     Arena arena{operation == SIZE ? nullptr : static_cast<char*>(call.kept)};
     if (operation == SIZE) {
-        for (int64_t b = 0; b < call.model->members; ++b) Kept<T>(call, arena);
+        for (int64_t b = 0; b < call.members; ++b) Kept<T>(call, arena);
         return arena.used / 64;
     }
     if (operation == FORWARD && !valid(call)) return -1;
-    for (int64_t b = 0; b < call.model->members; ++b) {
+    for (int64_t b = 0; b < call.members; ++b) {
         Member<T> member(call, arena, b);
         if (operation == FORWARD) member.forward();
         else member.backward();

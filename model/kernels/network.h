@@ -40,16 +40,16 @@ struct Layer {
 
 struct Model {
     geometry::Constants edges;
-    int64_t members, num_species, num_layers, hidden_width;
+    int64_t num_species, num_layers, hidden_width;
     int64_t hidden_at, hidden_back_at, out_at;
     const Layer* layers;
-    const void* const* numbers;         // of each member
-    const double* const* head;          // of each member: E0, scale and shift of each species
+    const void* const* numbers;  // of each member
+    const double* const* head;   // of each member: E0, scale and shift of each species
 };
 
 struct Call {
     const Model* model;
-    int64_t atoms, slots, edges;
+    int64_t first_member, members, atoms, slots, edges;
     const int64_t *edge_of_slot, *sender, *sender_species;
     const int64_t *first, *last;  // slots of each atom that hold edges
     const int64_t* species;       // ascending

@@ -5,6 +5,7 @@ Here everything from edge vectors to site energies is compiled (network.cpp): fo
 splined radial weights, differentiable once. It computes what the network's modules do, to rounding.
 """
 
+import copy
 import ctypes
 import struct
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from tace_al.model.kernels.spline import RadialSpline
 
 _ENTRIES = {torch.float32: "tace_network_float", torch.float64: "tace_network_double"}
 _LAYER = struct.Struct("=31qd6q")
-_MODEL = struct.Struct("=3q2d7q7q3q")
-_CALL = struct.Struct("=4q13q")
+_MODEL = struct.Struct("=3q2d7q6q3q")
+_CALL = struct.Struct("=6q13q")
 _SIZE, _FORWARD, _BACKWARD = range(3)
 _BLOCK = 64  # bytes
 MAX_LAYERS = 16
@@ -184,7 +185,9 @@ class NetworkKernel:
         head: str,
     ) -> None:
         """Lay the weights out for the kernel, in `dtype`; `head` is the name they belong to."""
-        self.head, self.dtype, self.num_members = head, dtype, len(members)
+        self.head, self.dtype = head, dtype
+        self.num_members, self._first = len(members), 0
+        self._rooms: dict[tuple[int, ...], int] = {}
         self.num_descriptors = sum(shape.channels for shape in shapes)
         assert len(shapes) <= MAX_LAYERS
         self._keep: list[Any] = [edges]  # what addresses point to
@@ -203,7 +206,7 @@ class NetworkKernel:
         width = -(-members[0].out.shape[0] // lanes) * lanes
         model = _MODEL.pack(
             *constant_fields(edges),
-            *(len(members), heads[0].shape[1], len(shapes), width, *places[0]),
+            *(heads[0].shape[1], len(shapes), width, *places[0]),
             self._bytes(b"".join(layers)),
             self._addresses(numbers),
             self._addresses(heads),
@@ -225,6 +228,19 @@ class NetworkKernel:
             raise ValueError(f"vectors of {members} members for {self.num_members}")
         return SiteEnergies(*_Network.apply(vectors, self, slots))
 
+    def of_member(self, member: int) -> "NetworkKernel":
+        """Return the kernel of one member alone, of the same numbers."""
+        alone = copy.copy(self)
+        alone.num_members, alone._first = 1, self._first + member
+        return alone
+
+    def room(self, slots: AtomSlots, vectors: Tensor) -> int:
+        """Return the bytes that the forward pass leaves behind."""
+        shape = (self.num_members, *slots.edges.shape)
+        if shape not in self._rooms:  # of the last batch, which calculators ask for again
+            self._rooms = {shape: _BLOCK * self.run(_SIZE, slots, vectors, *(None,) * 6)}
+        return self._rooms[shape]
+
     def run(self, operation: int, slots: AtomSlots, vectors: Tensor, *arrays: Tensor | None) -> int:
         """Call the kernel; arrays are the room kept, values and gradients as in network.h."""
         around = (slots.edges, slots.blocks.sender, slots.sender_species)
@@ -232,7 +248,8 @@ class NetworkKernel:
         keep = [given.contiguous() for given in (*around, *ends, slots.species, vectors)]
         addresses = (0 if array is None else array.data_ptr() for array in (*keep, *arrays))
         num_atoms, num_slots = slots.edges.shape
-        call = _CALL.pack(self._model, num_atoms, num_slots, vectors.shape[-2], *addresses)
+        sizes = (self._first, self.num_members, num_atoms, num_slots, vectors.shape[-2])
+        call = _CALL.pack(self._model, *sizes, *addresses)
         found: int = self._entry(operation, call)
         if found < 0:
             raise IndexError("the slots name atoms, edges or species that are not there")
@@ -361,8 +378,7 @@ class _Network(torch.autograd.Function):
         lead, num_atoms = vectors.shape[:-2], slots.edges.shape[0]
         energy = torch.empty(*lead, num_atoms, dtype=torch.float64)
         descriptors = vectors.new_empty(*lead, num_atoms, kernel.num_descriptors)
-        size = kernel.run(_SIZE, slots, vectors, *(None,) * 6)
-        kept = torch.empty(size * _BLOCK, dtype=torch.uint8)
+        kept = torch.empty(kernel.room(slots, vectors), dtype=torch.uint8)
         kernel.run(_FORWARD, slots, vectors, kept, energy, descriptors, None, None, None)
         ctx.save_for_backward(vectors, kept)
         ctx.set_materialize_grads(False)

@@ -63,9 +63,9 @@ template <class T> class Pass {
     std::vector<T> atom_sums, coupled, products, messages, weights;
 
   public:
-    Pass(const Call& call, const Kept<T>& all, int64_t k, int64_t b)
+    Pass(const Call& call, const Kept<T>& all, int64_t k, int64_t member)
         : call(call), layer(call.model->layers[k]),
-          numbers(static_cast<const T*>(call.model->numbers[b])), kept(all.layers[k]),
+          numbers(static_cast<const T*>(call.model->numbers[member])), kept(all.layers[k]),
           below(k ? all.layers[k - 1].features : nullptr), width(layer.width),
           dim_in(components(layer.degree_in)), dim_message(components(call.model->edges.degree)),
           dim_out(components(layer.degree_out)), sums(sums_of<T>(call, k)), view{sums},
@@ -74,7 +74,7 @@ template <class T> class Pass {
           messages(ATOMS * dim_message * width), weights(edge_sums::BLOCK * layer.paths * width) {
         view.features = k ? kept.sent : numbers + layer.sent_at;
         view.harmonics = all.harmonics;
-        view.table = static_cast<const T*>(layer.tables[b]);
+        view.table = static_cast<const T*>(layer.tables[member]);
         view.distances = all.distances;
     }
 

@@ -1,5 +1,8 @@
 """The ASE calculators against ASE's own finite differences."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -136,3 +139,28 @@ def test_changed_weights_make_other_splines() -> None:
     exact = TaceCalculator(model, splines=False)
     exact.calculate(water, ["forces"])
     assert np.allclose(calculator.results["forces"], exact.results["forces"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["embedding", "products.0.weight", "heads.default.shift"])
+def test_changing_any_weight_or_constant_counts(name: str) -> None:
+    model, water = make_model(), molecule("H2O")
+    calculator = TaceCalculator(model)
+    calculator.calculate(water, ["energy"])
+    before = calculator.results["energy"]
+    with torch.no_grad():
+        model.state_dict()[name].add_(0.5)
+    calculator.calculate(water, ["energy"])
+    exact = TaceCalculator(model, splines=False)
+    exact.calculate(water, ["energy"])
+    assert calculator.results["energy"] == pytest.approx(exact.results["energy"], abs=1e-5)
+    assert abs(calculator.results["energy"] - before) > 1e-3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda kept: pickle.loads(pickle.dumps(kept))])
+def test_calculators_and_committees_can_be_copied_after_use(copied: Callable) -> None:
+    model, water = make_model(), molecule("H2O")
+    for calculator in (TaceCalculator(model), CommitteeCalculator(Committee([model, model]))):
+        calculator.calculate(water, ["energy", "forces"])
+        other = copied(calculator)
+        other.calculate(water, ["energy", "forces"])
+        assert np.array_equal(other.results["forces"], calculator.results["forces"])

@@ -1,7 +1,7 @@
 """The networks that the contract is checked on, what they are asked, and how answers transform.
 
-Twenty-two small networks cover every product, option, embedding, output and charge model; each runs
-through each contract that applies to it. Every weight is moved from where training would start
+Twenty-three small networks cover every product, option, embedding, output and charge model; each
+runs through each contract that applies to it. Every weight is moved from where training would start
 (embedding tables and last layers begin at zero), so that no check passes because nothing acts.
 """
 
@@ -17,9 +17,8 @@ from tace_al.data.conditions import CONDITIONS
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
 from tace_al.model.config import FIDELITY, TaceConfig, TensorOutput
 from tace_al.model.derivatives import SECOND
-from tace_al.model.kernels import RadialSpline
+from tace_al.model.network_weights import Compiled, CompiledKeeper
 from tace_al.model.outputs import available_outputs
-from tace_al.model.radial_splines import radial_splines
 from tace_al.model.tace import Tace
 
 CUTOFF = 4.0
@@ -50,6 +49,8 @@ TENSORS = (
     TensorOutput(name="elastic", rank=4, symmetry="ijkl=jikl=klij"),
     TensorOutput(name="fourth", rank=4, per="atom"),
 )
+
+NOT_COMPILED = Compiled([()], None)
 
 POTENTIALS: dict[str, dict] = {
     "tiny": {},
@@ -139,6 +140,7 @@ POTENTIALS: dict[str, dict] = {
     },
     "charges alone": {"charges": "equilibrated", "num_layers": 1, "distance_transform": "agnesi"},
     "splined": {"products": ("spectral", "spatial"), "gate": True, "splined": True},
+    "plain, splined": {"channels": (6, 10), "l_hidden": 2, "splined": True},
     "splined in float32": {"num_layers": 3, "splined": True, "dtype": "float32"},
     "everything": {
         "products": ("spatial", "moment", "spectral"),
@@ -230,7 +232,7 @@ class Potential:
 
     name: str
     model: Tace
-    splines: tuple[RadialSpline, ...] = ()
+    compiled: Compiled = NOT_COMPILED
 
     @property
     def config(self) -> TaceConfig:
@@ -273,8 +275,14 @@ class Potential:
         always = ("energy", "node_energy", "descriptors")
         asked = [name for name in names if name not in always]
         # as calculators do: second derivatives go through the networks
-        splines = () if SECOND.intersection(asked) else self.splines
-        output = self.model.evaluate(self.graph(frames), asked, head=heads, splines=splines)
+        compiled = NOT_COMPILED if SECOND.intersection(asked) else self.compiled
+        output = self.model.evaluate(
+            self.graph(frames),
+            asked,
+            head=heads,
+            splines=compiled.splines[0],
+            network=compiled.network,
+        )
         counts = [len(frame) for frame in frames]
         parts: dict[str, Sequence[Tensor]] = {}
         for name in names:
@@ -319,8 +327,8 @@ def potential(name: str, seed: int = 4) -> Potential:
             readout.reference.copy_(noise(readout.reference.shape))
             readout.scale.fill_(3.0)
     model = model if dtype == "float64" else model.as_dtype(dtype)
-    splines = radial_splines([model])[0] if splined else ()
-    return Potential(name=name, model=model, splines=splines)
+    compiled = CompiledKeeper([model]).current() if splined else NOT_COMPILED
+    return Potential(name=name, model=model, compiled=compiled)
 
 
 def in_double(model: Potential) -> Potential:
@@ -328,9 +336,9 @@ def in_double(model: Potential) -> Potential:
     if model.config.dtype == "float64":
         return model
     double = model.model.as_dtype("float64")
-    return replace(
-        model, model=double, splines=radial_splines([double])[0] if model.splines else ()
-    )
+    splined = model.compiled is not NOT_COMPILED
+    compiled = CompiledKeeper([double]).current() if splined else NOT_COMPILED
+    return replace(model, model=double, compiled=compiled)
 
 
 def close(first: Tensor, second: Tensor, tolerance: float = EXACT) -> bool:

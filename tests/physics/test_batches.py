@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from potentials import Potential, close, potential, reads
+from potentials import NOT_COMPILED, Potential, close, potential, reads
 from structures import conditions_of, ethanol, give, neutral, rattled, systems
 
 from tace_al.model import committee as committee_module
@@ -105,7 +105,9 @@ def test_a_committee_says_what_its_members_say(
     model: Potential, stacked_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committee_module, "STACKED_SIZE", stacked_size)
-    members = [replace(one, splines=()) for one in (model, potential(model.name, seed=5))]
+    members = [
+        replace(one, compiled=NOT_COMPILED) for one in (model, potential(model.name, seed=5))
+    ]
     head = model.config.heads[-1]
     frames = list(batch(model).values())
     for frame in frames:

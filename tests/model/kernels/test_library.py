@@ -65,9 +65,7 @@ def test_a_compiler_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(
-        OSError, match=r"false did not compile .*geometry\.cpp.*: exit status 1"
-    ):
+    with pytest.raises(OSError, match=r"false did not compile .*geometry\.cpp.*: exit status 1"):
         library.load(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 

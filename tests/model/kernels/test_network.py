@@ -7,8 +7,7 @@ from ase.build import bulk, molecule
 
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
-from tace_al.model.inputs import NetworkInputs
-from tace_al.model.kernels import AtomSlots, compiled
+from tace_al.model.kernels import compiled
 from tace_al.model.network_weights import network_kernel
 from tace_al.model.radial_splines import radial_splines
 from tace_al.model.tace import Tace
@@ -43,15 +42,6 @@ def network(seed: int = 0, **options: object) -> Tace:
     return model
 
 
-def slots_of(inputs: NetworkInputs) -> AtomSlots:
-    return AtomSlots(
-        species=inputs.groups.species,
-        edges=inputs.edges,
-        blocks=inputs.blocks,
-        sender_species=inputs.sender_species,
-    )
-
-
 def answers(call, vectors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return energies, descriptors, and the gradient of a random sum of both."""
     vectors = vectors.detach().clone().requires_grad_()
@@ -78,7 +68,7 @@ def compare(model: Tace, atoms: list[Atoms]) -> None:
     inputs = model.inputs(graph)
     vectors = graph.edge_vectors().to(model.embedding.dtype)
     expected = answers(lambda v: model(v, inputs, (), splines)[:2], vectors)
-    found = answers(lambda v: kernel(v, slots_of(inputs)), vectors)
+    found = answers(lambda v: kernel(v, inputs.slots), vectors)
     for fast, slow in zip(found, expected, strict=True):
         assert fast.dtype == slow.dtype
         assert close(fast, slow, ERRORS[model.config.dtype])
@@ -115,11 +105,13 @@ def test_members_answer_as_if_alone() -> None:
     vectors = graph.edge_vectors() * torch.tensor([0.95, 1.0, 1.03])[:, None, None].double()
     together = network_kernel(members, splines)
     assert together is not None
-    joined = answers(lambda v: together(v, slots_of(inputs)), vectors)
+    joined = answers(lambda v: together(v, inputs.slots), vectors)
     for index, (member, own) in enumerate(zip(members, splines, strict=True)):
         expected = answers(lambda v, m=member, s=own: m(v, inputs, (), s)[:2], vectors[index])
         for values, alone in zip(joined, expected, strict=True):
             assert close(values[index], alone, 1e-12)
+        single = answers(lambda v, i=index: together.of_member(i)(v, inputs.slots), vectors[index])
+        assert torch.equal(single[0], joined[0][index])
 
 
 def test_second_derivatives_are_refused() -> None:
@@ -128,7 +120,7 @@ def test_second_derivatives_are_refused() -> None:
     assert kernel is not None
     graph = batch(frames())
     vectors = graph.edge_vectors().requires_grad_()
-    energy, _ = kernel(vectors, slots_of(model.inputs(graph)))
+    energy, _ = kernel(vectors, model.inputs(graph).slots)
     with pytest.raises(ModelError, match="once"):
         torch.autograd.grad(energy.sum(), vectors, create_graph=True)
 
@@ -155,7 +147,7 @@ def test_what_does_not_fit_is_refused() -> None:
     kernel = network_kernel([model], radial_splines([model]))
     assert kernel is not None
     graph = batch(frames())
-    slots = slots_of(model.inputs(graph))
+    slots = model.inputs(graph).slots
     with pytest.raises(TypeError, match="float64"):
         kernel(graph.edge_vectors().float(), slots)
     with pytest.raises(ValueError, match="2 members"):
