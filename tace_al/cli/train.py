@@ -60,7 +60,7 @@ DEFAULT_PRESET = "small"
 DEFAULT_EPOCHS = 200
 ENDLESS = 1_000_000
 """Passes where a time limit ends training."""
-COLD_RATE, WARM_RATE = 0.01, 0.003
+COLD_RATE, WARM_RATE = 0.01, 0.005
 """Peak learning rates from random and from trained weights."""
 LINE_SECONDS = 10.0
 """Where there is no terminal to draw a bar in, a line is written this often."""
