@@ -2,7 +2,8 @@
 
 `edge_sums` is the sum over neighbours before coupling, `spectral_product` the product basis, both
 with derivatives of any order; `splined_edge_sums` reads the radial weights from a table of
-polynomial pieces, and `GeometryKernel` is what precedes it, for evaluation.
+polynomial pieces, `GeometryKernel` is what precedes it, and `NetworkKernel` all of a plain network,
+for evaluation.
 Importing this package compiles nothing.
 """
 
