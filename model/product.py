@@ -181,7 +181,10 @@ class SpectralProduct(nn.Module):
     def table(self) -> ProductTable:
         """All of the product but its weights, as the compiled kernel reads it."""
         return ProductTable(
-            self.table_terms, self.table_rows, self.table_coefficients, (self.l_out + 1) ** 2
+            terms=self.table_terms,
+            rows=self.table_rows,
+            coefficients=self.table_coefficients,
+            dim_out=(self.l_out + 1) ** 2,
         )
 
     def forward(

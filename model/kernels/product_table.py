@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProductTable:
     """What to multiply; no named tuple, whose tensors `torch.func` would take for arguments.
 

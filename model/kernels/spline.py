@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tace_al.model.kernels import operators
 from tace_al.model.kernels.layout import EdgeList, SumLayout
-from tace_al.model.kernels.pieces import Table, derivatives, hermite_pieces, piecewise
+from tace_al.model.kernels.pieces import derivatives, hermite_pieces, piecewise
 from tace_al.model.kernels.sums import _Gradients, check_shapes, takes_anything
 
 FEWEST_PIECES, MOST_PIECES = 128, 4096

@@ -454,7 +454,7 @@ def test_few_labels_of_a_new_level_are_enough(seed: int) -> None:
         for name, model in models.items()
     }
     assert errors["all"] < 0.5 * errors["alone"], errors
-    assert errors["readout"] < 0.95 * errors["alone"], errors
+    assert errors["readout"] < 0.7 * errors["alone"], errors
     assert same(answers(models["readout"], "soft"), answers(cheap, "soft"))
 
 

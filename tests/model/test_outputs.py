@@ -30,6 +30,7 @@ TENSORS = (
 def network(**options) -> Tace:
     """Return a network in float64 with weights far from any special value."""
     shape = {"channels": 8, "cutoff": 4.0, "dtype": "float64", "radial_hidden": (8,)}
+    shape["radial_decay"] = 0.0  # so that small effects stand out
     model = Tace.from_preset("tiny", elements=ELEMENTS, seed=3, **{**shape, **options})
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():

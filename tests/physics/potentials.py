@@ -1,6 +1,6 @@
 """The networks that the contract is checked on, what they are asked, and how answers transform.
 
-Twenty-three small networks cover every product, option, embedding, output and charge model; each
+Twenty-four small networks cover every product, option, embedding, output and charge model; each
 runs through each contract that applies to it. Every weight is moved from where training would start
 (embedding tables and last layers begin at zero), so that no check passes because nothing acts.
 """
@@ -54,6 +54,7 @@ NOT_COMPILED = Compiled([()], None)
 
 POTENTIALS: dict[str, dict] = {
     "tiny": {},
+    "decaying": {"radial_decay": 1.0},
     "wide": {"channels": 6, "l_edge": 3, "l_hidden": 2, "num_layers": 3},
     "spatial": {
         "products": ("spatial",),
@@ -304,6 +305,7 @@ class Potential:
 def potential(name: str, seed: int = 4) -> Potential:
     """Return a network of `POTENTIALS` whose every weight and constant is far from its default."""
     options = {"cutoff": CUTOFF, "channels": 8, "dtype": "float64", **POTENTIALS[name]}
+    options.setdefault("radial_decay", 0.0)  # so that effects at the cutoff stand out of rounding
     dtype, splined = options.pop("dtype"), options.pop("splined", False)
     radial = {} if name in ("tiny", "wide") else {"radial_hidden": (16, 16)}
     model = Tace.from_preset(

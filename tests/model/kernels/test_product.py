@@ -274,7 +274,9 @@ def test_fake_tensors_have_the_shapes() -> None:
         if not fused(given[0]):  # term by term the table is read, and it has no numbers
             return
         species, *table = (mode.from_tensor(tensor) for tensor in (SPECIES, *tuple(TABLE)[:3]))
-        found = spectral_product(*given, species, ProductTable(*table, TABLE.dim_out))
+        names = ("terms", "rows", "coefficients")
+        unknown = replace(TABLE, **dict(zip(names, table, strict=True)))
+        found = spectral_product(*given, species, unknown)
         assert found.shape == (5, 4, 3)
         first = torch.autograd.grad(found.sum(), given, create_graph=True)
         second = torch.autograd.grad(first[0].sum(), given)
