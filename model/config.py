@@ -435,9 +435,9 @@ class TaceConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"channels": 32, "l_edge": 2, "l_hidden": 1, "radial_hidden": (32, 32)},
-    "small": {"channels": 64, "l_edge": 2, "l_hidden": 1},
-    "medium": {"channels": 128, "l_edge": 3, "l_hidden": 1},
-    "large": {"channels": 128, "l_edge": 3, "l_hidden": 2},
+    "small": {"channels": 64, "l_edge": 2, "l_hidden": 1, "radial_hidden": (16,)},
+    "medium": {"channels": 128, "l_edge": 3, "l_hidden": 1, "radial_hidden": (16,)},
+    "large": {"channels": 128, "l_edge": 3, "l_hidden": 2, "radial_hidden": (16,)},
 }
 """Named shapes; anything else but the decay keeps the defaults of `TaceConfig`."""
 PRESET_DECAY = 1.0
