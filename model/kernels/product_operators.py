@@ -132,13 +132,22 @@ class ProductOperator:
         return results[0] if len(results) == 1 else results
 
     def vmap(self, info: Any, in_dims: Any, *arguments: Any) -> Any:
-        """Join the mapped axis with the batch axis and call once."""
-        if any(dim is not None for dim in in_dims[self.inputs :]):
+        """Join the mapped axis with the batch axis and call once.
+
+        A mapped table is that of members whose buffers were stacked, all of them the same.
+        """
+        if in_dims[self.inputs] is not None:
             raise TypeError(
                 "species cannot be mapped over by vmap: join the structures into one list of atoms"
             )
+        around = [
+            given if dim is None else _shared(given.movedim(dim, 0))
+            for given, dim in zip(arguments[self.inputs :], in_dims[self.inputs :], strict=True)
+        ]
         operator = getattr(torch.ops.tace_al, self.name).default
-        return call_mapped(operator, self.ranks, info, in_dims, arguments)
+        return call_mapped(
+            operator, self.ranks, info, in_dims, (*arguments[: self.inputs], *around)
+        )
 
     def _room(self, message: Tensor, weight: Tensor, batch: int, dim_out: int) -> list[Tensor]:
         """Return room for the results, with a batch axis unless its length is 0."""
@@ -146,6 +155,15 @@ class ProductOperator:
         shapes = ((atoms, dim_in, channels), weight.shape[-3:], (atoms, dim_out, channels))
         lead = (batch,) if batch else ()
         return [message.new_empty((*lead, *shapes[factor])) for _, factor in self.results]
+
+
+def _shared(stacked: Tensor) -> Tensor:
+    """Return what all members of a stack of constants are."""
+    if not torch.equal(stacked, stacked[:1].expand_as(stacked)):
+        raise TypeError(
+            "products of unlike tables cannot be mapped over by vmap: call them in turn"
+        )
+    return stacked[0]
 
 
 def _input_fields(

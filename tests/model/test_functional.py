@@ -57,11 +57,25 @@ def energy_of_weights(
     return energy
 
 
-def test_members_stacked_and_mapped() -> None:
-    """Energies and forces of two sets of weights in one call of `vmap`.
+def test_members_stacked_with_their_constants() -> None:
+    """`stack_module_state` also stacks the tables that all members share."""
+    graph, vectors = waters()
+    members = [make_model(seed).requires_grad_(False) for seed in (0, 1)]
+    parameters, buffers = torch.func.stack_module_state(members)
+    inputs = members[0].inputs(graph)
 
-    What is stacked is the state: `stack_module_state` would stack tables of constants as well.
-    """
+    def site_energies(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        state = (parameters, buffers)
+        energy: Tensor = functional_call(members[0], state, (vectors, inputs)).node_energy
+        return energy
+
+    together = vmap(site_energies)(parameters, buffers)
+    for member, own in zip(members, together, strict=True):
+        assert torch.allclose(own, member(vectors, inputs).node_energy, **EXACT)
+
+
+def test_members_stacked_and_mapped() -> None:
+    """Energies and forces of two sets of weights in one call of `vmap`."""
     graph, vectors = waters()
     members = [make_model(seed).requires_grad_(False) for seed in (0, 1)]
     states = [member.state_dict() for member in members]
