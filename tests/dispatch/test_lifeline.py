@@ -22,6 +22,11 @@ from tace_al.dispatch.lifeline import (
 def sleeper(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
     mark = request.param.replace("FOLDER", folder_mark(tmp_path))
     process = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK_VARIABLE: mark})
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline:  # a program just started has no environment for a moment
+        if psutil.Process(process.pid).environ().get(MARK_VARIABLE) == mark:
+            break
+        time.sleep(0.005)
     yield process
     process.kill()
     process.wait()
