@@ -5,6 +5,7 @@ the sums over neighbours (`tace_al.model.kernels`). A spline is no part of a mod
 evaluates holds it, and makes it again when weights have changed.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import final
 
@@ -15,6 +16,8 @@ from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.kernels import RadialSpline, compiled
 from tace_al.model.radial import polynomial_cutoff
 from tace_al.model.tace import TORCH_DTYPES, Tace
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 """Largest error of a slope, as a fraction of the largest: 1e-7 eV/Angstrom on forces of 1."""
@@ -38,7 +41,8 @@ def radial_splines(
 ) -> list[tuple[RadialSpline, ...]]:
     """Return the splines of every layer of each model, pieces of one length in a layer.
 
-    Nothing for any of them where sums are not compiled, or weights are no functions of r alone.
+    Nothing for any of them where sums are not compiled, or weights are no functions of r alone or
+    too rough for the tolerance, which is logged.
 
     Parameters
     ----------
@@ -50,6 +54,15 @@ def radial_splines(
     device = models[0].embedding.device
     if device.type != "cpu" or not has_splines(models[0].config) or compiled() is None:
         return [() for _ in models]
+    try:
+        return _of_every_layer(models, tolerance)
+    except ValueError as error:
+        logger.warning("radial weights are read from the networks, more slowly: %s", error)
+        return [() for _ in models]
+
+
+def _of_every_layer(models: Sequence[Tace], tolerance: float) -> list[tuple[RadialSpline, ...]]:
+    """Return the splines of every layer of each model; ValueError where a function is too rough."""
     layers = range(models[0].config.num_layers)
     weights = [[_weights_of(exact, layer) for layer in layers] for exact in map(_exact, models)]
     splines = []

@@ -17,6 +17,7 @@ from ase.md.verlet import VelocityVerlet
 from tace_al.data.graph import graph_from_atoms
 from tace_al.model.calculator import CommitteeCalculator, TaceCalculator
 from tace_al.model.committee import Committee
+from tace_al.model.kernels import compiled, spline
 from tace_al.model.tace import Tace
 
 
@@ -164,3 +165,16 @@ def test_calculators_and_committees_can_be_copied_after_use(copied: Callable) ->
         other = copied(calculator)
         other.calculate(water, ["energy", "forces"])
         assert np.array_equal(other.results["forces"], calculator.results["forces"])
+
+
+def test_radial_weights_too_rough_for_splines_stay_networks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spline, "FEWEST_PIECES", 2)
+    monkeypatch.setattr(spline, "MOST_PIECES", 2)
+    model, water = make_model(), molecule("H2O")
+    rough, exact = TaceCalculator(model), TaceCalculator(model, splines=False)
+    for calculator in (rough, exact):
+        calculator.calculate(water, ["forces"])
+    assert np.allclose(rough.results["forces"], exact.results["forces"], atol=1e-7)
+    assert "too few" in caplog.text or compiled() is None
