@@ -10,7 +10,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-REQUIREMENTS := pyproject.toml constraints.txt .ci/create-venv
+REQUIREMENTS := pyproject.toml constraints.txt .ci/create-venv .ci/apt-install
 REFERENCE := $(VENV)/reference-tace
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
@@ -25,7 +25,7 @@ SHAPES := --jaxtyping-packages=tace_al.model,tace_al.data,shape_check.checked
 WORKFLOW := workflows/catalysis.py
 ARGS :=
 
-.PHONY: help run test lint check install install-test clean
+.PHONY: help run test lint check install install-test gpaw clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +41,14 @@ lint: $(VENV)/.installed-test
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-check: $(VENV)/.installed-test $(REFERENCE)/.installed lint
+check: $(VENV)/.installed-test $(VENV)/.installed-services $(REFERENCE)/.installed lint
 	$(PY) -m pytest $(SHAPES) $(ARGS)
 
 install: $(VENV)/.installed  ## set up what running needs
-install-test: $(VENV)/.installed-test $(REFERENCE)/.installed  ## set up what testing and developing need
+install-test: $(VENV)/.installed-test $(VENV)/.installed-services $(REFERENCE)/.installed  ## set up what testing and developing need
+gpaw: $(VENV)/.installed  ## set up GPAW as a labeller, the libraries it is built against included
+	.ci/install-system-packages gpaw
+	$(PIP) install -c constraints.txt -e ".[gpaw]"
 
 # torch first and pinned: left to the resolver it may choose a build of several gigabytes.
 $(VENV)/.installed: $(REQUIREMENTS)
@@ -59,6 +62,12 @@ $(VENV)/.installed-test: $(REQUIREMENTS)
 	$(PIP) install "$(TORCH)"
 	$(PIP) install -c constraints.txt -e ".[test,dev]"
 	touch $(VENV)/.installed $@
+
+# Programs that tests start for real. Where they cannot be installed their tests are skipped by name.
+$(VENV)/.installed-services: .ci/install-system-packages $(VENV)/.installed-test
+	if .ci/install-system-packages gpaw; then $(PIP) install -c constraints.txt -e ".[gpaw]"; fi
+	.ci/install-system-packages slurm || true
+	touch $@
 
 # The published TACE that imported models are compared with: a folder of its own, for one process of
 # the tests. Its metadata asks for an older torch than it needs, hence --no-deps.
