@@ -22,14 +22,23 @@ class CommitteePotential(Potential):
     ----------
     committee
         The members: models trained apart, or heads of one model.
+    stress
+        Predict the mean stress of periodic structures too, at some extra cost.
     skin
         Angstrom of a Verlet skin that lets neighbour lists serve several calls, for samplers that
         ask again and again about the same `Atoms` objects as they move (batched dynamics); without
         it every call makes its own lists.
     """
 
-    def __init__(self, committee: Committee | HeadCommittee, *, skin: float | None = None) -> None:
+    def __init__(
+        self,
+        committee: Committee | HeadCommittee,
+        *,
+        stress: bool = False,
+        skin: float | None = None,
+    ) -> None:
         self.committee = committee
+        self.stress = stress
         self._skin: NeighbourSkin | None = None
         if skin is not None:
             model = committee.members[0]
@@ -48,10 +57,14 @@ class CommitteePotential(Potential):
     def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
         """Return one prediction a frame."""
         if self._skin is None or not frames:
-            return self.committee.predict(frames)
+            return self.committee.predict(frames, stress=self.stress)
         keys = [id(atoms) for atoms in frames]  # an id used again is noticed by its atoms
         batches = split_graph(self._skin.graph(frames, keys=keys), MAXIMUM_EDGES)
-        return [answer for batch in batches for answer in self.committee.predict_batch(batch)]
+        return [
+            answer
+            for batch in batches
+            for answer in self.committee.predict_batch(batch, stress=self.stress)
+        ]
 
 
 @lru_cache(maxsize=4)

@@ -44,7 +44,9 @@ class CalculatorPotential(Potential):
         probe = atoms.copy()
         probe.set_constraint()
         probe.calc = self.calculator
+        has_stress = "stress" in self.calculator.implemented_properties and atoms.pbc.all()
         return Prediction(
             member_energies=np.asarray([probe.get_potential_energy()]),
             member_forces=probe.get_forces()[None],
+            stress=probe.get_stress(voigt=False) if has_stress else None,
         )
