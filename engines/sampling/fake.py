@@ -11,7 +11,8 @@ from ase import Atoms
 
 from tace_al.core.random_generators import random_generator
 from tace_al.data.frames import bare_copy, fixed_mask
-from tace_al.engines.sampling.sampler import Chunk, Outcome, Sampler
+from tace_al.engines.sampling.potential import Potential
+from tace_al.engines.sampling.sampler import Chunk, Outcome, Sampler, Thresholds
 
 
 @final
@@ -63,3 +64,16 @@ class FakeSampler(Sampler):
             final=bare_copy(frames[-1] if frames else atoms),
             max_uncertainty=0.1 * self.num_frames,
         )
+
+
+def fake_sampler(
+    potential: Potential,
+    thresholds: Thresholds,
+    *,
+    num_frames: int = 3,
+    displacement: float = 0.05,
+    seed: int = 0,
+) -> Sampler:
+    """Return a `FakeSampler` as the catalogue makes samplers: rattled copies, asked of nobody."""
+    del potential, thresholds
+    return FakeSampler(num_frames=num_frames, displacement=displacement, seed=seed)

@@ -8,8 +8,9 @@ or when something breaks.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -77,6 +78,11 @@ class Chunk:
         The last good frame with its momenta, where the next chunk starts.
     max_uncertainty
         Largest force error bar seen, in eV/A, the broken frame's included.
+    observables
+        What was measured on the way, by name: plain numbers, texts and lists that JSON holds. A
+        campaign keeps them with the chunk; targets may be estimated from them.
+    state
+        Arrays that the walker's next chunk takes up (the hills of a bias, a place on a ramp).
     """
 
     frames: tuple[Atoms, ...]
@@ -85,6 +91,8 @@ class Chunk:
     steps: int
     final: Atoms
     max_uncertainty: float
+    observables: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def uncertain(self) -> tuple[Atoms, ...]:
@@ -103,6 +111,16 @@ class Sampler(ABC):
     @abstractmethod
     def run(self, atoms: Atoms) -> Chunk:
         """Return one chunk that starts from `atoms`, which is left as it is."""
+
+    def go_on(self, atoms: Atoms, state: Mapping[str, np.ndarray]) -> Chunk:
+        """Return the chunk that takes up where the one before ended.
+
+        Parameters
+        ----------
+        atoms, state
+            `final` and `state` of that chunk. A sampler without a state of its own just runs.
+        """
+        return self.run(atoms)
 
 
 def predicted_frame(

@@ -1,0 +1,92 @@
+"""Samplers by name, so that a campaign file, a command line and a worker mean the same thing.
+
+A sampler is made by a callable
+
+    factory(potential, thresholds, *, seed, **options) -> Sampler
+
+named here, or anywhere else by its import path "package.module:factory". Its keyword-only
+parameters are its options, checked by name and annotation; a dataclass with those two fields first
+is such a callable itself. Import paths are strings, so that nothing is imported before it is used.
+
+>>> sampler_options("langevin", {"temperature": 300, "steps": 50})
+{'temperature': 300.0, 'steps': 50}
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tace_al.core.errors import ConfigError
+from tace_al.core.named_functions import (
+    checked_options,
+    import_path,
+    named_callable,
+    option_parameters,
+)
+from tace_al.engines.sampling.potential import Potential
+from tace_al.engines.sampling.sampler import Sampler, Thresholds
+
+SAMPLERS: dict[str, str] = {
+    "langevin": "tace_al.engines.sampling.langevin:LangevinSampler",
+    "fake": "tace_al.engines.sampling.fake:fake_sampler",
+}
+"""Short names; one line makes a new sampler known to campaigns."""
+
+RESERVED = ("seed",)
+
+
+def sampler_factory(name: str) -> Callable[..., Sampler]:
+    """Return what makes the sampler called `name`.
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown, or what it stands for cannot be imported.
+    """
+    return named_callable(import_path(name, SAMPLERS, what="sampler"), what="sampler")
+
+
+def sampler_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a sampler, each as the type that its factory asks for.
+
+    Raises
+    ------
+    ConfigError
+        The sampler or an option is unknown, missing or of the wrong kind.
+    """
+    factory = sampler_factory(name)
+    return checked_options(factory, options, reserved=RESERVED, where=f"sampler {name}")
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Return the names of a sampler's options."""
+    return tuple(option_parameters(sampler_factory(name), RESERVED))
+
+
+def sampler_from_name(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    potential: Potential,
+    thresholds: Thresholds,
+    seed: int,
+) -> Sampler:
+    """Return a sampler.
+
+    Parameters
+    ----------
+    name, options
+        As in a campaign.
+    potential, thresholds
+        What drives it, and which of its frames are worth a label.
+    seed
+        Of everything random in the chunk.
+    """
+    sampler = sampler_factory(name)(
+        potential, thresholds, seed=seed, **sampler_options(name, options)
+    )
+    if not isinstance(sampler, Sampler):
+        raise ConfigError(
+            f"sampler {name} made a {type(sampler).__name__}; its factory must return a "
+            "tace_al.engines.sampling.sampler.Sampler"
+        )
+    return sampler
