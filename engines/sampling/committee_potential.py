@@ -68,6 +68,11 @@ class CommitteePotential(Potential):
 
 
 @lru_cache(maxsize=4)
-def load_committee(paths: tuple[str, ...], device: str = "cpu") -> Committee:
-    """Return the committee of some checkpoints, kept for the next task of this process."""
-    return Committee.load(paths, device=device)
+def load_committee(
+    paths: tuple[str, ...], device: str = "cpu", head: str | None = None
+) -> Committee:
+    """Return the committee of some checkpoints, kept for the next task of this process.
+
+    `head` is the level of theory that answers; the models' first by default.
+    """
+    return Committee.load(paths, device=device, head=head)

@@ -1,9 +1,10 @@
 """The task that optimises a climbing elastic band on a committee and reads its barrier.
 
-Payload: `models`, `ends` (frame file: initial, final), `path` (frame file of a former band or
-None), `num_images`, `fmax` (eV/Angstrom), `max_steps`, `rattle` (Angstrom), `seed`, `thresholds`
-(low, high, scale), `energy_scale` and `energy_floor` (of the calibration). Writes the images with
-what the committee says of each; returns the barrier with its error bar as plain numbers.
+Payload: `models`, `head` (of the models, optional), `ends` (frame file: initial, final), `path`
+(frame file of a former band or None), `num_images`, `fmax` (eV/Angstrom), `max_steps`, `rattle`
+(Angstrom), `seed`, `thresholds` (low, high, scale), `energy_scale` and `energy_floor` (of the
+calibration). Writes the images with what the committee says of each; returns the barrier with its
+error bar as plain numbers.
 """
 
 from pathlib import Path
@@ -22,7 +23,8 @@ FRAMES_FILE = "band.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Optimise a band."""
-    potential = CommitteePotential(load_committee(tuple(payload["models"])))
+    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
+    potential = CommitteePotential(committee)
     initial, final = read_frames(Path(payload["ends"]))
     path = read_frames(Path(payload["path"])) if payload["path"] else None
     band = nudged_elastic_band(

@@ -1,8 +1,8 @@
 """The task that runs one chunk of a walker's Langevin dynamics on a committee.
 
-Payload: `models`, `start` (frame file, its first frame), `thresholds` (low, high, scale),
-`temperature`, `temperature_end`, `steps`, `timestep_fs`, `friction_per_fs`, `seed`. Writes the kept
-frames and the final one; returns the outcome.
+Payload: `models`, `head` (of the models, optional), `start` (frame file, its first frame),
+`thresholds` (low, high, scale), `temperature`, `temperature_end`, `steps`, `timestep_fs`,
+`friction_per_fs`, `seed`. Writes the kept frames and the final one; returns the outcome.
 """
 
 from pathlib import Path
@@ -18,8 +18,9 @@ FRAMES_FILE, FINAL_FILE = "frames.npz", "final.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run one chunk."""
+    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
     sampler = LangevinSampler(
-        CommitteePotential(load_committee(tuple(payload["models"]))),
+        CommitteePotential(committee),
         Thresholds(**payload["thresholds"]),
         temperature=payload["temperature"],
         temperature_end=payload["temperature_end"],

@@ -24,7 +24,9 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     sampler = sampler_from_name(
         payload["sampler"],
         payload["options"],
-        potential=CommitteePotential(load_committee(tuple(payload["models"]))),
+        potential=CommitteePotential(
+            load_committee(tuple(payload["models"]), head=payload.get("head"))
+        ),
         thresholds=Thresholds(**payload["thresholds"]),
         seed=payload["seed"],
     )
@@ -38,7 +40,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     write_frames(folder / FRAMES_FILE, chunk.frames)
     write_frames(folder / FINAL_FILE, [chunk.final])
     if chunk.state:
-        np.savez(folder / STATE_FILE, **chunk.state)
+        np.savez(folder / STATE_FILE, **dict[str, Any](chunk.state))
     return {
         "frames_file": FRAMES_FILE,
         "final_file": FINAL_FILE,
