@@ -1,120 +1,29 @@
 """What a campaign is: plain validated data that a workflow function builds and YAML can hold.
 
-Nothing here runs anything. Unknown fields are errors that name the nearest valid one; structures
-are stored whole, so that a campaign file is complete without the files it was built from.
+Nothing here runs anything. Unknown fields are errors that name the nearest valid one.
 """
 
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from ase import Atoms
-from ase.constraints import FixAtoms
-from ase.data import atomic_numbers
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     ValidationError,
     model_validator,
 )
 
+from tace_al.campaign.sampling import Channel, SamplerChoice, TargetChoice
+from tace_al.campaign.structure import CHANNEL_PATTERN, Part
+from tace_al.campaign.structure import Structure as Structure
 from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.core.hashing import content_hash
-from tace_al.data.frames import (
-    CHARGE,
-    MULTIPLICITY,
-    fixed_mask,
-    spin_multiplicity,
-    total_charge,
-)
 from tace_al.dispatch.machine import NAME_PATTERN, Machine, machine_from_name
 from tace_al.model.config import preset_config
 
 PlainValue = str | int | float | bool | None
-CHANNEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-"""Without dots: channels are keys of documents in the database."""
-
-
-class Part(BaseModel):
-    """Base of every part: frozen, unknown fields and numbers that are not finite refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Structure(Part):
-    """One structure as plain numbers.
-
-    Parameters
-    ----------
-    symbols
-        Chemical symbols, one an atom.
-    positions
-        (atoms, 3) in Angstrom.
-    cell
-        (3, 3) lattice vectors as rows in Angstrom, or empty for a molecule.
-    pbc
-        Periodic directions.
-    charge, multiplicity
-        Total charge in e, spin multiplicity 2S + 1.
-    fixed
-        Indices of atoms that never move.
-    """
-
-    symbols: tuple[str, ...]
-    positions: tuple[tuple[float, float, float], ...]
-    cell: tuple[tuple[float, float, float], ...] = ()
-    pbc: tuple[bool, bool, bool] = (False, False, False)
-    charge: int = 0
-    multiplicity: int = 1
-    fixed: tuple[int, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_shapes(self) -> Self:
-        for symbol in self.symbols:
-            if not atomic_numbers.get(symbol):
-                raise ValueError(f"'{symbol}' is no chemical symbol")
-        if len(self.positions) != len(self.symbols):
-            raise ValueError(
-                f"{len(self.symbols)} symbols and {len(self.positions)} positions; give one "
-                "position an atom"
-            )
-        if len(self.cell) not in (0, 3):
-            raise ValueError(f"cell has {len(self.cell)} rows; give three lattice vectors or none")
-        outside = [index for index in self.fixed if not 0 <= index < len(self.symbols)]
-        if outside:
-            raise ValueError(
-                f"fixed names atom {outside[0]}; the atoms are numbered 0 to "
-                f"{len(self.symbols) - 1}"
-            )
-        return self
-
-    @classmethod
-    def from_atoms(cls, atoms: Atoms) -> Self:
-        """Return the plain form of a structure."""
-        return cls(
-            symbols=tuple(atoms.get_chemical_symbols()),
-            positions=tuple(map(tuple, atoms.positions.tolist())),
-            cell=tuple(map(tuple, atoms.cell.array.tolist())) if atoms.cell.rank else (),
-            pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
-            charge=total_charge(atoms),
-            multiplicity=spin_multiplicity(atoms),
-            fixed=tuple(int(index) for index in fixed_mask(atoms).nonzero()[0]),
-        )
-
-    def to_atoms(self) -> Atoms:
-        """Return the structure as `ase.Atoms`."""
-        atoms = Atoms(
-            list(self.symbols),
-            positions=self.positions,
-            cell=self.cell or None,
-            pbc=self.pbc,
-        )
-        atoms.info[CHARGE], atoms.info[MULTIPLICITY] = self.charge, self.multiplicity
-        if self.fixed:
-            atoms.set_constraint(FixAtoms(indices=list(self.fixed)))
-        return atoms
 
 
 class Reaction(Part):
@@ -159,6 +68,35 @@ class LabellerChoice(Part):
     name: str = "gfn2"
     options: dict[str, PlainValue] = Field(default_factory=dict)
     force_ceiling: float = Field(default=50.0, gt=0)
+
+
+class ExpensiveLabels(Part):
+    """How labels are shared between two levels of theory; see `tace_al.selection.fidelities`.
+
+    Parameters
+    ----------
+    first
+        Seeds of each channel, evenly along its path, that begin with a label of either level.
+    per_generation
+        Expensive labels bought for each generation where the difference is uncertain.
+    low
+        Calibrated error bar in eV/Angstrom of the difference between the levels' forces up to which
+        a structure needs no expensive label.
+    calibration_share
+        Share of the structures kept for calibration that get an expensive label too.
+    repeats
+        An expensive label is seen at most so many times an epoch, until those of either level are
+        seen equally often.
+    relax_cycles
+        Expensive labels of an end state's relaxation on the cheap level, at most.
+    """
+
+    first: int = Field(default=3, ge=1)
+    per_generation: int = Field(default=4, ge=1)
+    low: float = Field(default=0.1, gt=0)
+    calibration_share: float = Field(default=0.2, ge=0, le=1)
+    repeats: int = Field(default=3, ge=1)
+    relax_cycles: int = Field(default=8, ge=1)
 
 
 class ModelChoice(Part):
@@ -282,15 +220,22 @@ class Acquisition(Part):
 
 
 class Stopping(Part):
-    """When the campaign ends; see `tace_al.selection.stopping`."""
+    """When the campaign ends; see `tace_al.selection.stopping`.
+
+    `max_labels` counts the labels of every level of theory, `max_expensive_labels` those of the
+    last of two `fidelities`.
+    """
 
     max_labels: int = Field(default=300, ge=1)
+    max_expensive_labels: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     max_generations: int = Field(default=30, ge=1)
     min_generations: int = Field(default=3, ge=2)
     window: int = Field(default=2, ge=2)
     tolerance: float = Field(default=0.01, gt=0)
     max_error: float = Field(default=0.025, gt=0)
+    max_flagged_share: float | None = Field(default=None, ge=0, le=1)
+    min_coverage: float = Field(default=0.85, ge=0, le=1)
 
 
 class Campaign(Part):
@@ -301,17 +246,35 @@ class Campaign(Part):
     name
         Also the default folder below `runs/`.
     reactions
-        Channels whose barriers are the target.
+        Channels from one minimum to another; their barriers are the target unless another is named.
+    structures
+        Channels of start structures without a reaction.
+    samplers
+        What explores every channel, in place of the Langevin walkers of `exploration`.
+    target
+        What must converge; without one the barriers of the reactions, or nothing.
     catalyst
         Pair of channel names (without, with): the report says how far the second lowers the
         barrier of the first.
+    labeller
+        Level of theory of the result.
+    fidelities
+        Two levels, the cheap one first; the second is then the `labeller`. A name stands for a
+        choice without options.
+    expensive
+        How the labels of the second level are spent.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
-    kind: Literal["reaction_barriers"] = "reaction_barriers"
-    reactions: tuple[Reaction, ...] = Field(min_length=1)
+    kind: Literal["reaction_barriers", "sampling"] = "reaction_barriers"
+    reactions: tuple[Reaction, ...] = ()
+    structures: tuple[Channel, ...] = ()
+    samplers: tuple[SamplerChoice, ...] = ()
+    target: TargetChoice | None = None
     catalyst: tuple[str, str] | None = None
     labeller: LabellerChoice = Field(default_factory=LabellerChoice)
+    fidelities: tuple[LabellerChoice, ...] = ()
+    expensive: ExpensiveLabels = Field(default_factory=ExpensiveLabels)
     machine: Machine = Field(default_factory=lambda: machine_from_name("local"))
     model: ModelChoice = Field(default_factory=ModelChoice)
     exploration: Exploration = Field(default_factory=Exploration)
@@ -319,11 +282,62 @@ class Campaign(Part):
     stopping: Stopping = Field(default_factory=Stopping)
     seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_fidelities(cls, content: Any) -> Any:
+        """Let names stand for choices, and the expensive level be the labeller."""
+        if not isinstance(content, dict) or not content.get("fidelities"):
+            return content
+        choices = [
+            {"name": choice} if isinstance(choice, str) else choice
+            for choice in content["fidelities"]
+        ]
+        return {"labeller": choices[-1], **content, "fidelities": choices}
+
+    @model_validator(mode="after")
+    def _check_fidelities(self) -> Self:
+        if not self.fidelities:
+            if self.stopping.max_expensive_labels is not None:
+                raise ValueError(
+                    "stopping.max_expensive_labels counts labels of the second of two fidelities; "
+                    "name them, or use stopping.max_labels"
+                )
+            return self
+        if len(self.fidelities) != 2:
+            raise ValueError(
+                f"fidelities names {len(self.fidelities)} level; give two, the cheap one first, or "
+                "none"
+            )
+        cheap, expensive = self.fidelities
+        if (cheap.name, cheap.options) == (expensive.name, expensive.options):
+            raise ValueError(f"the two fidelities are the same, '{cheap.name}'; give two levels")
+        if self.labeller != expensive:
+            raise ValueError(
+                f"labeller is '{self.labeller.name}' and the last of the fidelities "
+                f"'{expensive.name}'; leave the labeller out, it is the last of the fidelities"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [reaction.name for reaction in self.reactions]
+        if not self.channels:
+            raise ValueError(
+                "reactions: there are none; give at least one, or structures to sample from"
+            )
+        names = list(self.channels)
         if len(set(names)) < len(names):
-            raise ValueError(f"two reactions have the same name among {names}")
+            what = "channels" if self.structures else "reactions"
+            raise ValueError(f"two {what} have the same name among {names}")
+        for sampler in self.samplers:
+            for name in sampler.channels:
+                if name not in names:
+                    raise ValueError(
+                        f"sampler {sampler.name} names no channel '{name}'."
+                        f"{nearest_names(name, names)}"
+                    )
+        if self.target_name == "barrier" and not self.reactions:
+            raise ValueError("target: a barrier needs reactions; name another target, or none")
+        names = [reaction.name for reaction in self.reactions]
         for name in self.catalyst or ():
             if name not in names:
                 raise ValueError(
@@ -357,8 +371,33 @@ class Campaign(Part):
     @property
     def content_key(self) -> str:
         """Hash of everything that decides what is computed, leaving out where and how long."""
-        content = self.model_dump(mode="json", exclude={"machine", "stopping"})
+        left_out = {"machine", "stopping"}
+        if not self.fidelities:
+            left_out |= {"fidelities", "expensive"}
+        for name in ("structures", "samplers", "target"):  # unset, the key is that of before them
+            if not getattr(self, name):
+                left_out.add(name)
+        content = self.model_dump(mode="json", exclude=left_out)
         return content_hash(content)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of all channels, reactions first."""
+        return tuple(channel.name for channel in (*self.reactions, *self.structures))
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of every element that a structure of the campaign has, sorted."""
+        parts = [reaction.initial for reaction in self.reactions]
+        parts += [part for channel in self.structures for part in (*channel.starts, *channel.seeds)]
+        return tuple(sorted({symbol for part in parts for symbol in part.symbols}))
+
+    @property
+    def target_name(self) -> str:
+        """What must converge: "barrier", "none" or a target of the catalogue."""
+        if self.target is not None:
+            return self.target.name
+        return "barrier" if self.reactions else "none"
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
