@@ -383,7 +383,8 @@ class Campaign(Part):
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of all channels, reactions first."""
-        return tuple(channel.name for channel in (*self.reactions, *self.structures))
+        names = [reaction.name for reaction in self.reactions]
+        return (*names, *(channel.name for channel in self.structures))
 
     @property
     def elements(self) -> tuple[str, ...]:
