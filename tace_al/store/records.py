@@ -144,7 +144,11 @@ class LabelRecord(Document):
 
 
 class CandidateRecord(Document):
-    """A frame that may be worth a label. `key` is its structure's; uncertainty in eV/A."""
+    """A frame that may be worth a label. `key` is its structure's; uncertainty in eV/A.
+
+    `levels` names the levels of theory to label it at, in order, where the campaign has two and the
+    choice is not left to it.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "candidate",
@@ -163,6 +167,7 @@ class CandidateRecord(Document):
     generation = IntField(required=True)
     uncertainty = FloatField()
     priority = FloatField(required=True, default=0.0)
+    levels = ListField(StringField(), max_length=MAX_MEMBERS)
     prediction = BinaryField()
     prediction_file = ObjectIdField()
     owner = StringField()
