@@ -13,6 +13,7 @@ is such a callable itself. Import paths are strings, so that nothing is imported
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tace_al.core.errors import ConfigError
@@ -25,13 +26,47 @@ from tace_al.core.named_functions import (
 from tace_al.engines.sampling.potential import Potential
 from tace_al.engines.sampling.sampler import Sampler, Thresholds
 
-SAMPLERS: dict[str, str] = {
-    "langevin": "tace_al.engines.sampling.langevin:LangevinSampler",
-    "fake": "tace_al.engines.sampling.fake:fake_sampler",
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerKind:
+    """Where a sampler's factory is, and what it needs of its potential.
+
+    Parameters
+    ----------
+    factory
+        Import path "package.module:factory".
+    stress
+        Predict the stress of periodic structures too, which costs extra.
+    skin
+        Verlet skin in A for samplers that ask about the same moving `Atoms` again and again, as
+        batched dynamics does; None for neighbour lists made anew.
+    """
+
+    factory: str
+    stress: bool = False
+    skin: float | None = None
+
+
+SAMPLERS: dict[str, SamplerKind] = {
+    "langevin": SamplerKind(factory="tace_al.engines.sampling.langevin:LangevinSampler"),
+    "fake": SamplerKind(factory="tace_al.engines.sampling.fake:fake_sampler"),
 }
 """Short names; one line makes a new sampler known to campaigns."""
 
 RESERVED = ("seed",)
+
+
+def sampler_kind(name: str) -> SamplerKind:
+    """Return what is known of the sampler called `name`; your own gets stresses, to be safe.
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown.
+    """
+    known = SAMPLERS.get(name)
+    paths = {short: kind.factory for short, kind in SAMPLERS.items()}
+    return known or SamplerKind(factory=import_path(name, paths, what="sampler"), stress=True)
 
 
 def sampler_factory(name: str) -> Callable[..., Sampler]:
@@ -42,7 +77,7 @@ def sampler_factory(name: str) -> Callable[..., Sampler]:
     ConfigError
         The name is unknown, or what it stands for cannot be imported.
     """
-    return named_callable(import_path(name, SAMPLERS, what="sampler"), what="sampler")
+    return named_callable(sampler_kind(name).factory, what="sampler")
 
 
 def sampler_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ A campaign has converged when, over the last few generations, every target (a ba
 with e the calibrated error bar of the committee and x_label the labeller's own value at the model's
 saddle point. The second condition is there because wide error bars make any two values agree; the
 third because successive generations share their training data and can agree and be wrong together.
-The labeller's value costs one label and is the only independent witness.
+The labeller's value costs one label and is the only independent witness. Targets that no single
+label can check (a probability, a spectrum) have another: over the window the error bars must have
+covered at least `min_coverage` of the errors on labels that no member was trained on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ from math import hypot, isfinite
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetEstimate:
-    """What one generation says about a target, in eV.
+    """What one generation says about a target, in eV or the target's own unit.
 
     Parameters
     ----------
@@ -30,11 +32,14 @@ class TargetEstimate:
         Its calibrated error bar.
     label_value
         The same quantity from the labeller at the geometry the model found, None when not labelled.
+    unit
+        For the sentence that says why a campaign ended.
     """
 
     value: float
     error: float
     label_value: float | None = None
+    unit: str = "eV"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +69,11 @@ class StoppingRule:
     min_generations
         Generations to serve before convergence counts.
     tolerance
-        Movement that never matters, in eV.
+        Movement that never matters, in the target's unit.
     max_error
-        Largest error bar accepted within the window, in eV.
+        Largest error bar accepted within the window, in the target's unit.
+    checked_by_label
+        Whether a label at the target's geometry must confirm it; else the coverage must.
     max_flagged_share, min_coverage
         Also stop when over the window the flagged share stayed at or below the first and the
         coverage at or above the second; off when `max_flagged_share` is None.
@@ -79,6 +86,7 @@ class StoppingRule:
     min_generations: int = 3
     tolerance: float = 0.01
     max_error: float = 0.05
+    checked_by_label: bool = True
     max_flagged_share: float | None = None
     min_coverage: float = 0.85
     max_labels: int | None = None
@@ -106,7 +114,7 @@ class StoppingRule:
         if self.targets_converged(outcomes):
             last = outcomes[-1].targets
             values = ", ".join(
-                f"{name} {last[name].value:.3f} ± {last[name].error:.3f} eV"
+                f"{name} {last[name].value:.3f} ± {last[name].error:.3f} {last[name].unit}".strip()
                 for name in self.targets
             )
             return f"converged: {values}, steady over {self.window} generations"
@@ -122,10 +130,15 @@ class StoppingRule:
         return None
 
     def targets_converged(self, outcomes: Sequence[GenerationOutcome]) -> bool:
-        """Return whether every target satisfies the three conditions of the module's docstring."""
+        """Return whether every target satisfies the conditions of the module's docstring."""
         if not self.targets or len(outcomes) < max(self.window, self.min_generations):
             return False
         recent = outcomes[-self.window :]
+        if not self.checked_by_label and not all(
+            outcome.coverage is not None and outcome.coverage >= self.min_coverage
+            for outcome in recent
+        ):
+            return False
         return all(self._steady(name, recent) for name in self.targets)
 
     def _steady(self, name: str, recent: Sequence[GenerationOutcome]) -> bool:
@@ -137,9 +150,13 @@ class StoppingRule:
             return False
         last = estimates[-1]
         # a wide bar agrees with everything, so every generation of the window must be precise
-        if any(one.error > self.max_error for one in estimates) or last.label_value is None:
+        if any(one.error > self.max_error for one in estimates):
             return False
-        if not abs(last.label_value - last.value) <= max(self.tolerance, last.error):
+        if self.checked_by_label and last.label_value is None:
+            return False
+        if last.label_value is not None and not (
+            abs(last.label_value - last.value) <= max(self.tolerance, last.error)
+        ):
             return False
         return all(
             abs(a.value - b.value) <= max(self.tolerance, hypot(a.error, b.error))

@@ -246,6 +246,7 @@ class GenerationRecord(Document):
     probe_error = FloatField()
     errors = DictField()
     barriers = DictField()
+    targets = DictField()
     num_labels = IntField()
     audit = DictField()
     started = DateTimeField(required=True)

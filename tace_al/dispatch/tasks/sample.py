@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tace_al.data.frames import read_frames, write_frames
-from tace_al.engines.sampling.catalogue import sampler_from_name
+from tace_al.engines.sampling.catalogue import sampler_from_name, sampler_kind
 from tace_al.engines.sampling.committee_potential import CommitteePotential, load_committee
 from tace_al.engines.sampling.sampler import Thresholds
 
@@ -21,11 +21,14 @@ FRAMES_FILE, FINAL_FILE, STATE_FILE = "frames.npz", "final.npz", "state.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run one chunk."""
+    kind = sampler_kind(payload["sampler"])
     sampler = sampler_from_name(
         payload["sampler"],
         payload["options"],
         potential=CommitteePotential(
-            load_committee(tuple(payload["models"]), head=payload.get("head"))
+            load_committee(tuple(payload["models"]), head=payload.get("head")),
+            skin=kind.skin,
+            stress=kind.stress,
         ),
         thresholds=Thresholds(**payload["thresholds"]),
         seed=payload["seed"],
