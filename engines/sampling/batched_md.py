@@ -53,7 +53,8 @@ class BatchedDynamics:
     walkers
         Their starts; left as they are.
     integrator
-        `ConstantEnergy()`, `Langevin()` or `NoseHooverChain()`.
+        `ConstantEnergy()`, `Langevin()`, `NoseHooverChain()`, or `LangevinPiston()` of
+        `barostat.py`.
     timestep_fs
         fs.
     record_every
@@ -114,6 +115,16 @@ class BatchedDynamics:
             self._step()
             done += 1
         return self.trajectories()
+
+    def take_frames(self) -> list[tuple[int, Atoms]]:
+        """Return the frames recorded since the last call with their walkers, and forget them.
+
+        In order of steps, walkers of one step in order. For long runs, whose frames go to disk.
+        """
+        taken = [(i, frame) for i, item in enumerate(self._progress) for frame in item.frames]
+        for progress in self._progress:
+            progress.frames = []
+        return sorted(taken, key=lambda entry: (entry[1].info["step"], entry[0]))
 
     def trajectories(self) -> tuple[Trajectory, ...]:
         """Return what each walker has gathered so far, in order."""
@@ -198,16 +209,19 @@ class BatchedDynamics:
         """Take every moving walker one step further."""
         before = self._phase
         noise = None
-        if self.integrator.stochastic:
-            counts = np.bincount(before.walker_index).tolist()
-            noise = np.concatenate(
-                [
-                    self._progress[index].rng.standard_normal((count, 3))
-                    for index, count in zip(self._moving.tolist(), counts, strict=True)
-                ]
-            )
         timestep = self.timestep_fs * units.fs
         trial = replace(before, steps=before.steps + 1)
+        if self.integrator.stochastic:
+            counts = np.bincount(before.walker_index).tolist()
+            streams = [self._progress[index].rng for index in self._moving.tolist()]
+            noise = np.concatenate(
+                [rng.standard_normal((n, 3)) for rng, n in zip(streams, counts, strict=True)]
+            )
+            if self.integrator.moves_cell:
+                strain_noise = np.stack([rng.standard_normal(3) for rng in streams])
+                trial = replace(trial, strain_noise=strain_noise)
+        if self.integrator.moves_cell:
+            trial = replace(trial, pressure=self._pressure(trial))
         trial = self.integrator.before_forces(trial, timestep, self._kT(trial), noise)
         self._arrive(trial, before)
 
@@ -219,6 +233,11 @@ class BatchedDynamics:
             for walker, step in zip(walkers, phase.steps.tolist(), strict=True)
         ]
         return units.kB * np.array(temperatures)
+
+    def _pressure(self, phase: Phase) -> np.ndarray:
+        """Return (walkers,) pressures of the barostat in eV/A^3 at the walkers' steps."""
+        pairs = zip(self._moving.tolist(), phase.steps.tolist(), strict=True)
+        return np.array([self.walkers[index].pressure_at(step) for index, step in pairs])
 
     def _arrive(self, trial: Phase, before: Phase, *, start: bool = False) -> None:
         """Evaluate the positions of a step, finish it, and part with walkers that end there."""
@@ -234,6 +253,8 @@ class BatchedDynamics:
         forces = np.concatenate([prediction.member_forces for prediction in predictions], axis=1)
         mean = forces.mean(axis=0)
         phase = replace(trial, forces=mean * trial.free)
+        if self.integrator.moves_cell:
+            phase = replace(phase, stress=_stresses(predictions))
         if not start:
             phase = self.integrator.after_forces(
                 phase, self.timestep_fs * units.fs, self._kT(phase)
@@ -247,12 +268,18 @@ class BatchedDynamics:
     def _answers(self, trial: Phase, before: Phase) -> list[Prediction | Stop]:
         """Return what the potential says about each moving walker, or why it cannot be asked."""
         moved = np.zeros(trial.num_walkers)
-        lengths = np.linalg.norm(trial.positions - before.positions, axis=1)
+        came_from = before.positions
+        if self.integrator.moves_cell:  # what only went along with its cell has not moved
+            strain = np.linalg.solve(before.cells, trial.cells)
+            came_from = np.einsum("ax,axy->ay", came_from, strain[trial.walker_index])
+        lengths = np.linalg.norm(trial.positions - came_from, axis=1)
         np.maximum.at(moved, trial.walker_index, np.nan_to_num(lengths, nan=np.inf))
         frames = []
         for index, atoms in zip(self._moving.tolist(), trial.slices(), strict=True):
             frame = self._progress[index].atoms
             frame.arrays["positions"][:] = trial.positions[atoms]
+            if self.integrator.moves_cell:
+                frame.set_cell(trial.cells[len(frames)])
             frames.append(frame)
         near = (moved <= LARGEST_MOVE).tolist()
         asked = iter(self._predict([frame for frame, ok in zip(frames, near, strict=True) if ok]))
@@ -324,7 +351,10 @@ class BatchedDynamics:
         return staying
 
 
-_SAVED = ("positions", "momenta", "forces", "steps", "heat", "chain")
+_SAVED = (
+    *("positions", "momenta", "forces", "steps", "heat", "chain"),
+    *("cells", "stress", "pressure", "strain_momenta"),
+)
 _ALL_STEPS = Stop(reason="all steps done")
 
 
@@ -334,6 +364,17 @@ def _checked(prediction: Prediction) -> Prediction | Stop:
     if all(np.isfinite(values).all() for values in numbers):
         return prediction
     return Stop(reason="the potential predicts something that is not finite", broken=True)
+
+
+def _stresses(predictions: Sequence[Prediction]) -> np.ndarray:
+    """Return the (walkers, 3, 3) stresses that a barostat needs."""
+    found = [prediction.stress for prediction in predictions if prediction.stress is not None]
+    if len(found) < len(predictions):
+        raise SamplerError(
+            "constant pressure needs the stress of a structure that is periodic in three "
+            "directions, from a potential that predicts it; give it a cell, or leave the pressure"
+        )
+    return np.stack(found)
 
 
 @final
@@ -373,6 +414,11 @@ class _Progress:
             degrees_of_freedom=np.array([degrees_of_freedom(start, still=still)]),
             heat=np.zeros(1),
             chain=np.zeros((1, 2, integrator.links)),
+            cells=start.cell.array[None].copy(),
+            stress=np.zeros((1, 3, 3)),
+            pressure=np.array([walker.pressure]),
+            strain_momenta=np.zeros((1, 3)),
+            strain_noise=np.zeros((1, 3)),
         )
         return cls(walker=walker, atoms=moving_copy(start, momenta=momenta), rng=rng, phase=phase)
 
@@ -396,7 +442,12 @@ class _Progress:
             outcome=self.outcome,
             reason=self.reason,
             steps=int(self.phase.steps[0]),
-            final=moving_copy(self.walker.atoms, self.phase.positions, self.phase.momenta),
+            final=moving_copy(
+                self.walker.atoms,
+                self.phase.positions,
+                self.phase.momenta,
+                cell=self.phase.cells[0],
+            ),
             max_uncertainty=self.max_uncertainty,
         )
 
@@ -410,4 +461,9 @@ def _recorded(snapshot: Snapshot) -> Atoms:
     frame.info["time_fs"] = snapshot.time_fs
     frame.info["temperature"] = snapshot.temperature
     frame.info["conserved"] = snapshot.conserved
+    stress = snapshot.prediction.stress
+    if stress is not None:
+        volume, kinetic = frame.get_volume(), snapshot.atoms.get_kinetic_energy()
+        frame.info["volume"] = volume
+        frame.info["pressure"] = 2.0 * kinetic / (3.0 * volume) - float(np.trace(stress)) / 3.0
     return frame

@@ -48,6 +48,13 @@ class Phase:
         (walkers,) energy that a stochastic bath has given, in eV.
     chain
         (walkers, 2, links) positions and velocities of a Nose-Hoover chain.
+    cells, stress
+        (walkers, 3, 3) lattice vectors in rows, and the potential's stress in eV/A^3, zero where
+        the integrator does not move cells.
+    pressure
+        (walkers,) of a barostat in eV/A^3.
+    strain_momenta, strain_noise
+        (walkers, 3) momenta of the cell along x, y, z, and their normal numbers of this step.
     """
 
     positions: np.ndarray
@@ -60,6 +67,11 @@ class Phase:
     degrees_of_freedom: np.ndarray
     heat: np.ndarray
     chain: np.ndarray
+    cells: np.ndarray
+    stress: np.ndarray
+    pressure: np.ndarray
+    strain_momenta: np.ndarray
+    strain_noise: np.ndarray
 
     @property
     def num_walkers(self) -> int:
@@ -135,6 +147,11 @@ class Integrator(ABC):
     def stochastic(self) -> bool:
         """Whether noise moves everything, or overall translation and rotation stay as they are."""
 
+    @property
+    @abstractmethod
+    def moves_cell(self) -> bool:
+        """Whether cells change, so that the potential's stress is needed."""
+
     @abstractmethod
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
@@ -175,6 +192,11 @@ class ConstantEnergy(Integrator):
 
     @property
     def stochastic(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def moves_cell(self) -> bool:
         """No."""
         return False
 
@@ -222,6 +244,11 @@ class Langevin(Integrator):
     def stochastic(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def moves_cell(self) -> bool:
+        """No."""
+        return False
 
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
@@ -279,6 +306,11 @@ class NoseHooverChain(Integrator):
 
     @property
     def stochastic(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def moves_cell(self) -> bool:
         """No."""
         return False
 

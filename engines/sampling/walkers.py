@@ -128,6 +128,8 @@ class Walker:
     temperature, temperature_end
         Of the thermostat in K at the first and last step, linear between; constant without the
         second.
+    pressure, pressure_end
+        Of a barostat in eV/A^3, in the same way; for integrators that move the cell.
     seed
         Of momenta and noise; nothing else decides them, neither place nor company in the batch.
     stops
@@ -139,6 +141,8 @@ class Walker:
     steps: int
     temperature: float = 300.0
     temperature_end: float | None = None
+    pressure: float = 0.0
+    pressure_end: float | None = None
     seed: int = 0
     stops: tuple[StopCondition, ...] = ()
 
@@ -162,6 +166,12 @@ class Walker:
         if self.temperature_end is None:
             return self.temperature
         return self.temperature + (self.temperature_end - self.temperature) * step / self.steps
+
+    def pressure_at(self, step: int) -> float:
+        """Return the barostat's pressure in eV/A^3 at a step."""
+        if self.pressure_end is None:
+            return self.pressure
+        return self.pressure + (self.pressure_end - self.pressure) * step / self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,10 +208,16 @@ class Trajectory:
 
 
 def moving_copy(
-    atoms: Atoms, positions: np.ndarray | None = None, momenta: np.ndarray | None = None
+    atoms: Atoms,
+    positions: np.ndarray | None = None,
+    momenta: np.ndarray | None = None,
+    *,
+    cell: np.ndarray | None = None,
 ) -> Atoms:
     """Return a bare copy with masses, momenta and conditions, elsewhere if positions are given."""
     copy = bare_copy(atoms)
+    if cell is not None:
+        copy.set_cell(cell)
     if positions is not None:
         copy.set_positions(positions, apply_constraint=False)
     carry_on(atoms, copy)
