@@ -5,16 +5,20 @@ move names the state it starts from and happens once, whoever else tries. A clai
 an owner and a heartbeat, that goes back to the queue when its owner falls silent.
 """
 
+import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, final
 
 from tace_al.core.errors import StoreError, nearest_names
+from tace_al.store import attempts
 from tace_al.store.blobs import Values, blob_fields, pack_arrays, read_blob, unpack_arrays
 from tace_al.store.border import guarded
 from tace_al.store.connection import Connection
 from tace_al.store.records import CANDIDATE_STATES, CandidateRecord
 from tace_al.store.table import Table, now
+
+_UNOWNED = {"owner": None, "lease": None, "heartbeat": None}
 
 
 @final
@@ -57,8 +61,9 @@ class Candidates:
         state
             First state.
         """
-        if self._records.objects.filter(key=structure_key).count():
-            return False
+        known = self._records.objects.filter(key=structure_key).only("id").first()
+        if known is not None:
+            return attempts.made_here(known.id)
         packed = None if prediction is None else pack_arrays(prediction)
         return self._records.insert(
             key=structure_key,
@@ -85,14 +90,21 @@ class Candidates:
             packed = pack_arrays(fields.pop("prediction"))
             fields.update(blob_fields(self.connection, "prediction", packed))
         if target != "running":
-            fields = {"owner": None, "heartbeat": None, **fields}
+            fields = {**_UNOWNED, **fields}
         fields = {**fields, "state": target, "updated": now()}
-        return self._records.change({"key": key, "state__in": sources}, fields) == 1
+        return self._records.move({"key": key}, sources, fields)
 
-    @guarded
     def claim(self, owner: str, limit: int) -> list[CandidateRecord]:
         """Lease up to `limit` queued candidates to `owner`, highest priority first."""
+        return self._claim(owner, limit, uuid.uuid4().hex)
+
+    @guarded
+    def _claim(self, owner: str, limit: int, lease: str) -> list[CandidateRecord]:
+        """Claim; what an earlier try got under the same lease is part of the answer."""
         claimed: list[CandidateRecord] = []
+        if attempts.tried_before():
+            own = self._records.objects.filter(state="running", lease=lease)
+            claimed.extend(own.order_by("-priority", "id"))
         while len(claimed) < limit:
             time = now()
             record = (
@@ -102,6 +114,7 @@ class Candidates:
                     new=True,
                     set__state="running",
                     set__owner=owner,
+                    set__lease=lease,
                     set__heartbeat=time,
                     set__updated=time,
                     inc__attempts=1,
@@ -134,7 +147,7 @@ class Candidates:
         }
         if owner is not None:
             where["owner"] = owner
-        fields = {"state": "queued", "owner": None, "heartbeat": None, "updated": now()}
+        fields = {**_UNOWNED, "state": "queued", "updated": now()}
         return self._records.change(where, fields)
 
     @guarded

@@ -32,7 +32,7 @@ class Chunks:
                     f"{state!r} is no state of a chunk.{nearest_names(state, CHUNK_STATES)}"
                 )
         fields = {**fields, "state": target, "updated": now()}
-        return self._records.change({"key": key, "state__in": sources}, fields) == 1
+        return self._records.move({"key": key}, sources, fields)
 
     @guarded
     def records(

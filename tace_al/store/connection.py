@@ -1,7 +1,8 @@
 """The way to the database: a MongoDB server by its URI, or the campaign's own embedded one.
 
 The URI comes from the caller (`--db`) or from TACE_AL_MONGO_URI; without either, the embedded
-server of `<campaign>/db` is found or started. Passwords never reach a message or a log.
+server of `<campaign>/db` is found or started. `@FILE` in place of a URI names a file that holds it
+and that only its owner may read. Passwords never reach a message or a log.
 """
 
 import logging
@@ -21,7 +22,10 @@ from tace_al.store.embedded.launch import ensure_server
 
 URI_VARIABLE = "TACE_AL_MONGO_URI"
 DEFAULT_DATABASE = "tace_al"
+PATIENCE_S = 300.0
+"""How long a verb waits for a MongoDB server that stopped answering: a restart or fail-over."""
 _SELECTION_TIMEOUT_MS = 5000
+_SOCKET_TIMEOUT_MS = 120_000
 _log = logging.getLogger(__name__)
 
 Documents = Database[dict[str, Any]]
@@ -37,6 +41,8 @@ class Connection:
         URI of a MongoDB server, or None for the embedded one.
     folder
         Folder of the embedded server.
+    patience_s
+        How long a verb waits for a MongoDB server that stopped answering, in seconds.
 
     Raises
     ------
@@ -44,8 +50,9 @@ class Connection:
         Nothing answers.
     """
 
-    def __init__(self, uri: str | None, folder: Path) -> None:
+    def __init__(self, uri: str | None, folder: Path, *, patience_s: float = PATIENCE_S) -> None:
         self.uri = uri
+        self.patience_s = patience_s
         self._folder = folder
         self._client: MongoClient[dict[str, Any]] | None = None
         self._reviving = threading.Lock()
@@ -72,6 +79,18 @@ class Connection:
                     old.close()
         return True
 
+    def answers(self) -> bool:
+        """Tell whether the database answers a ping now."""
+        try:
+            self.documents.command("ping")
+        except ConnectionFailure:
+            return False
+        return True
+
+    def explained(self, error: Exception) -> str:
+        """Return a driver's error as text without this connection's password."""
+        return _without_secret(str(error), self.uri or "")
+
     def close(self) -> None:
         """Leave; an embedded server without clients ends by itself."""
         if self._client is not None:
@@ -97,6 +116,9 @@ class Connection:
     def _connect(self, uri: str, **options: Any) -> Documents:
         """Return the database behind a URI after a ping."""
         client: MongoClient[dict[str, Any]] | None = None
+        if "sockettimeoutms" not in uri.lower():
+            # A server that hangs, or a network that swallows packets, must not stop us for ever.
+            options["socketTimeoutMS"] = _SOCKET_TIMEOUT_MS
         try:
             client = MongoClient(
                 uri,
@@ -121,7 +143,9 @@ class Connection:
         return documents
 
 
-def connect(directory: Path, uri: str | None = None) -> Connection:
+def connect(
+    directory: Path, uri: str | None = None, *, patience_s: float = PATIENCE_S
+) -> Connection:
     """Open the database of a campaign directory.
 
     Parameters
@@ -129,9 +153,31 @@ def connect(directory: Path, uri: str | None = None) -> Connection:
     directory
         The campaign's directory; the embedded database lives in its `db` folder.
     uri
-        URI of a MongoDB server; the environment variable TACE_AL_MONGO_URI when None.
+        URI of a MongoDB server, or `@FILE` with one; the environment variable TACE_AL_MONGO_URI
+        when None.
+    patience_s
+        See `Connection`.
     """
-    return Connection(uri or os.environ.get(URI_VARIABLE) or None, directory / "db")
+    uri = uri or os.environ.get(URI_VARIABLE) or None
+    if uri is not None and uri.startswith("@"):
+        uri = _uri_in_file(Path(uri[1:]))
+    return Connection(uri, directory / "db", patience_s=patience_s)
+
+
+def _uri_in_file(path: Path) -> str:
+    """Return the URI in a file that nobody else can read."""
+    try:
+        mode, text = path.stat().st_mode, path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatabaseUnreachable(
+            f"the database's address cannot be read from {path} ({type(error).__name__}); write "
+            "one mongodb:// address into it"
+        ) from error
+    if mode & 0o077:
+        raise DatabaseUnreachable(
+            f"{path} holds a database's address and can be read by others; run chmod 600 {path}"
+        )
+    return text
 
 
 def masked(uri: str) -> str:
@@ -150,7 +196,10 @@ def _reason(error: Exception, uri: str) -> str:
         text = str(error).partition(", Timeout:")[0]
     else:
         text = str(error)
+    return f"{type(error).__name__}: {_without_secret(text, uri)}"[:300]
+
+
+def _without_secret(text: str, uri: str) -> str:
+    """Return text in which the URI's password, should it be there, is masked."""
     secret = re.search(r"://[^:@/]*:(.*)@", uri)
-    if secret:
-        text = text.replace(secret.group(1), "***")
-    return f"{type(error).__name__}: {text}"[:300]
+    return text.replace(secret.group(1), "***") if secret and secret.group(1) else text

@@ -7,6 +7,7 @@ from ase import Atoms
 
 from tace_al.core.errors import StoreError
 from tace_al.core.labels import Fidelity, Label, label_key
+from tace_al.store import attempts
 from tace_al.store.blobs import blob_fields, discard_blob, pack_arrays, read_blob, unpack_arrays
 from tace_al.store.border import guarded
 from tace_al.store.campaigns import next_number
@@ -207,8 +208,9 @@ class Labels:
         existing = self._records.objects.filter(key=key).first()
         if existing is not None and existing.state == "labelled":
             discard_blob(self.connection, fields)
-            return False
+            return attempts.made_here(existing.id) or attempts.made_here(existing.sequence)
         fields["sequence"] = next_number(self.connection, self._campaign, "label")
+        attempts.note(fields["sequence"])
         fields["created"] = now()
         if existing is None:
             return self._records.insert(

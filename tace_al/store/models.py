@@ -101,8 +101,7 @@ class Models:
                     f"{state!r} is no state of a generation."
                     f"{nearest_names(state, GENERATION_STATES)}"
                 )
-        where = {"number": number, "state__in": sources}
-        return self._generations.change(where, {**fields, "state": target}) == 1
+        return self._generations.move({"number": number}, sources, {**fields, "state": target})
 
     @guarded
     def update_generation(self, number: int, **fields: Any) -> None:

@@ -171,6 +171,7 @@ class CandidateRecord(Document):
     prediction = BinaryField()
     prediction_file = ObjectIdField()
     owner = StringField()
+    lease = StringField()
     heartbeat = DateTimeField()
     attempts = IntField(default=0)
     created = DateTimeField(required=True)

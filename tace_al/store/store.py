@@ -22,7 +22,7 @@ from tace_al.store.border import guarded
 from tace_al.store.campaigns import Campaigns
 from tace_al.store.candidates import Candidates
 from tace_al.store.chunks import Chunks
-from tace_al.store.connection import URI_VARIABLE, Connection, connect, masked
+from tace_al.store.connection import PATIENCE_S, URI_VARIABLE, Connection, connect, masked
 from tace_al.store.labels import Labels
 from tace_al.store.lineage import Lineages
 from tace_al.store.models import Models
@@ -110,6 +110,7 @@ class Store:
         uri: str | None = None,
         campaign: str | None = None,
         create: bool = True,
+        patience_s: float = PATIENCE_S,
     ) -> "Store":
         """Open the Store of a campaign directory.
 
@@ -118,12 +119,14 @@ class Store:
         directory
             The campaign's directory; `campaign.json` in it says which campaign and database it is.
         uri
-            MongoDB server; TACE_AL_MONGO_URI, what `campaign.json` says, or the embedded database
-            when None.
+            MongoDB server, or `@FILE` with its address; TACE_AL_MONGO_URI, what `campaign.json`
+            says, or the embedded database when None.
         campaign
             Identifier for a new campaign; made up when None.
         create
             Make the directory a campaign if it is none.
+        patience_s
+            How long a verb waits for a MongoDB server that stopped answering, in seconds.
 
         Raises
         ------
@@ -141,7 +144,9 @@ class Store:
                 "that `tace-al run` printed"
             )
         uri = uri or _known_uri(directory, known)
-        connection = connect(directory, uri)
+        if uri is not None and uri.startswith("@"):
+            uri = f"@{Path(uri[1:]).expanduser().resolve()}"
+        connection = connect(directory, uri, patience_s=patience_s)
         try:
             if known is None:
                 known = _write_campaign_file(directory, _identifier(directory, campaign), uri)
@@ -169,6 +174,8 @@ class Store:
     def _check_home(self, home: str) -> None:
         """Raise when the campaign was started in another database than this one."""
         here = masked(self.connection.uri) if self.connection.uri else ""
+        if here and home.startswith("@"):
+            return
         records = Table(CampaignRecord, self.connection, self.campaign_id).objects
         if here != home and not records.count():
             raise StoreError(

@@ -52,7 +52,7 @@ class Structures:
         key = structure_key(atoms)
         if self._records.objects.filter(key=key).count():
             return key
-        frame = frames_to_bytes([_essential(atoms)])
+        frame = packed_frame(atoms)
         self._records.insert(
             key=key,
             formula=atoms.get_chemical_formula(),
@@ -111,6 +111,11 @@ class Structures:
                 + "; add it first"
             )
         return found
+
+
+def packed_frame(atoms: Atoms) -> bytes:
+    """Return what the Store keeps of a geometry, as the bytes of one frame."""
+    return frames_to_bytes([_essential(atoms)])
 
 
 def chunked(keys: Sequence[str]) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from tace_al.core.errors import RecordNotFound, StoreError, nearest_names
+from tace_al.store import attempts
 from tace_al.store.blobs import discard_blob
 from tace_al.store.connection import Connection
 
@@ -57,17 +58,31 @@ class Table(Generic[Record]):
         fields = self.checked(fields)
         record = self._record(campaign=self._campaign, **fields)
         record.validate()
+        identity = attempts.identifier()
         try:
-            self.collection.insert_one(record.to_mongo())
+            self.collection.insert_one({"_id": identity, **record.to_mongo()})
         except DuplicateKeyError:
             discard_blob(self._connection, fields)
-            return False
+            return attempts.tried_before() and bool(self.collection.find_one({"_id": identity}))
         return True
 
     def change(self, where: Mapping[str, Any], fields: Mapping[str, Any]) -> int:
         """Set fields of every record that fits `where`; return how many there were."""
         updates = {f"set__{name}": value for name, value in self.checked(fields).items()}
         return int(self.objects.filter(**where).update(**updates))
+
+    def move(
+        self, where: Mapping[str, Any], sources: tuple[str, ...], fields: Mapping[str, Any]
+    ) -> bool:
+        """Change a record's fields, its `state` among them, if its state is one of `sources`.
+
+        When a lost connection has this tried again, a record that is in the wanted state by then
+        counts as moved.
+        """
+        if self.change({**where, "state__in": sources}, fields) == 1:
+            return True
+        arrived = self.objects.filter(**where, state=fields["state"])
+        return attempts.tried_before() and bool(arrived.count())
 
     def one(self, **where: Any) -> Record:
         """Return the one record that fits.

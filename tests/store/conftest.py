@@ -1,6 +1,12 @@
-"""Stores to test on: the embedded server, and the one at TACE_AL_MONGO_URI when that is set."""
+"""Stores to test on: the embedded server, and the one at TACE_AL_MONGO_URI when that is set.
 
+Tests on a real server work in a database of their own, named by chance and dropped afterwards.
+"""
+
+import contextlib
 import os
+import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +16,7 @@ import pymongo
 import pytest
 
 from tace_al.store.connection import URI_VARIABLE
+from tace_al.store.embedded import wire
 from tace_al.store.embedded.launch import ensure_server, stop_server
 from tace_al.store.store import Store
 
@@ -41,12 +48,115 @@ def shared_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stop_server(folder)
 
 
+@pytest.fixture(scope="session")
+def real_uri() -> Iterator[str | None]:
+    """Address of a new database on the real server, None without one."""
+    if not REAL_URI:
+        yield None
+        return
+    host, _, options = REAL_URI.partition("?")
+    scheme, _, place = host.partition("://")
+    server = place.partition("/")[0]
+    name = f"tace_al_test_{uuid.uuid4().hex[:12]}"
+    former = place.partition("/")[2]
+    # Accounts live in the database that the address named.
+    source = f"authSource={former or 'admin'}" if "@" in server else ""
+    given = "authsource" in options.lower()
+    options = "&".join(part for part in (options, "" if given else source) if part)
+    uri = f"{scheme}://{server}/{name}" + (f"?{options}" if options else "")
+    yield uri
+    with pymongo.MongoClient(uri) as client:
+        client.drop_database(name)
+
+
 @pytest.fixture(params=["embedded", "server"] if REAL_URI else ["embedded"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, shared_uri: str) -> Iterator[Store]:
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_uri: str, real_uri: str | None
+) -> Iterator[Store]:
     """An empty campaign in each kind of database."""
-    uri: str | None = shared_uri
-    if request.param == "server":
-        uri = REAL_URI
+    uri = real_uri if request.param == "server" else shared_uri
     with Store.open(tmp_path, uri=uri, campaign=f"test-{uuid.uuid4().hex[:12]}") as opened:
         opened.start_campaign("test", {"budget": 3}, seed=7, code_version="0.1.0")
         yield opened
+
+
+class Proxy:
+    """A TCP port in front of a server's unix socket, that can be cut and can lose replies."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.lose: set[str] = set()
+        self._open: set[socket.socket] = set()
+        self._listener = self._listen(0)
+        self.port = self._listener.getsockname()[1]
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/proxied?directConnection=true"
+
+    def cut(self) -> None:
+        """Be gone, as a server that was stopped."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
+
+    def restore(self) -> None:
+        """Be back on the same port."""
+        self._listener = self._listen(self.port)
+
+    def hang_up(self) -> None:
+        """Break every connection."""
+        for each in list(self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), reuse_port=True)
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._open.add(client)
+        with contextlib.suppress(OSError, EOFError), client, server:
+            server.connect(str(self.target))
+            while True:
+                header, body = received(client)
+                command = next(iter(wire.read_request(header, body).command))
+                server.sendall(header + body)
+                answer = received(server)
+                if command in self.lose:
+                    self.lose.discard(command)
+                    self.hang_up()
+                client.sendall(b"".join(answer))
+        self._open.discard(client)
+
+
+def received(source: socket.socket) -> tuple[bytes, bytes]:
+    """Read one message of the wire protocol."""
+    parts = []
+    for size in (wire.HEADER.size, None):
+        wanted = size if size is not None else wire.HEADER.unpack(parts[0])[0] - wire.HEADER.size
+        content = b""
+        while len(content) < wanted:
+            piece = source.recv(wanted - len(content))
+            if not piece:
+                raise EOFError
+            content += piece
+        parts.append(content)
+    return parts[0], parts[1]
+
+
+@pytest.fixture
+def proxy(db_folder: Path) -> Iterator[Proxy]:
+    """A proxy in front of an embedded server of its own."""
+    opened = Proxy(ensure_server(db_folder, idle_seconds=30))
+    yield opened
+    with contextlib.suppress(OSError):
+        opened.cut()

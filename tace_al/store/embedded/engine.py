@@ -1,9 +1,11 @@
 """From a command document to its reply: dispatch, commit, and errors as replies.
 
-Nothing is acknowledged that is not on disk: the journal commits before a reply is returned. If it
-cannot (a full disk), the memory is read anew from the file and the command has failed.
+Nothing is acknowledged that would not outlive this process: the journal commits before a reply is
+returned. If it cannot (a full disk), the memory is read anew from the file and the command has
+failed. A write that asks for it (`j: true`) is on the disk itself by then.
 """
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -82,12 +84,14 @@ class Engine:
         }
 
     def run(self, command: Command) -> Reply:
-        """Return the reply to one command; whatever it changed is on disk by then."""
+        """Return the reply to one command; whatever it changed outlives this process by then."""
         name = next(iter(command), "")
         try:
             reply = self._dispatch(name, command)
             self._journal.commit()
-        except sqlite3.Error as error:
+            if self._journal.unflushed and _wants_disk(command):
+                self._journal.flush()
+        except (sqlite3.Error, OSError) as error:
             return self._refused(error)
         except Exception:  # the last border: whatever went wrong, memory and disk must agree
             _log.exception("command %s broke the server's own rules", name)
@@ -95,6 +99,15 @@ class Engine:
             self._catalog.reload()
             return CommandError(INTERNAL_ERROR, f"{name} failed in the server; see its log").reply()
         return reply
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether something was acknowledged that `flush` has not forced onto the disk yet."""
+        return self._journal.unflushed
+
+    def flush(self) -> None:
+        """Force every acknowledged write onto the disk; safe in another thread than `run`."""
+        self._journal.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -116,7 +129,7 @@ class Engine:
                 refused = CommandError(BAD_VALUE, f"{name}: {type(error).__name__}: {error}")
             return refused.reply()
 
-    def _refused(self, error: sqlite3.Error) -> Reply:
+    def _refused(self, error: sqlite3.Error | OSError) -> Reply:
         """Undo in memory what did not reach the disk, and say so."""
         _log.error("the journal refused a write: %s", error)
         self._journal.rollback()
@@ -126,7 +139,15 @@ class Engine:
         return CommandError(INTERNAL_ERROR, f"the database file refused a write: {error}").reply()
 
 
-def _is_disk_full(error: sqlite3.Error) -> bool:
+def _wants_disk(command: Command) -> bool:
+    """Tell whether a command's write concern asks for the disk, as MongoDB reads it."""
+    concern = command.get("writeConcern")
+    return isinstance(concern, Mapping) and bool(concern.get("j") or concern.get("w") == "majority")
+
+
+def _is_disk_full(error: sqlite3.Error | OSError) -> bool:
     """Tell a full disk or quota from other failures of the file."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     name = getattr(error, "sqlite_errorname", "")
     return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE") or "full" in str(error)

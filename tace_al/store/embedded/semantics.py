@@ -30,6 +30,8 @@ class Semantics:
 
     def updated(self, body: Body, criteria: Body, update: Any) -> dict[str, Any]:
         """Return the document after an update or replacement."""
+        if _is_simple(body, update):
+            return _simply_updated(body, update)
         self._fill([body])
         own = {"_id": body["_id"]}
         if _is_replacement(update):
@@ -108,6 +110,30 @@ SEMANTIC_ERRORS = (
     IndexError,
 )
 """What mongomock raises for a command it refuses or cannot digest."""
+
+
+def _is_simple(body: Body, update: Any) -> bool:
+    """Tell an update of plain top-level fields, which needs no mongomock (a claim, a move)."""
+    if not isinstance(update, Mapping) or not update or not set(update) <= {"$set", "$inc"}:
+        return False
+    paths = [path for fields in update.values() for path in _paths(fields)]
+    special = any(path in ("", "_id") or "." in path or path.startswith("$") for path in paths)
+    if special or len(set(paths)) < len(paths):
+        return False
+    numbers = [(body.get(path, 0), by) for path, by in update.get("$inc", {}).items()]
+    return all(type(number) in (int, float) for pair in numbers for number in pair)
+
+
+def _paths(fields: Any) -> list[str]:
+    """Return what an operator changes; one that cannot be understood counts as dotted."""
+    return list(fields) if isinstance(fields, Mapping) else ["."]
+
+
+def _simply_updated(body: Body, update: Body) -> dict[str, Any]:
+    """Return the document after `$set` and `$inc` of plain top-level fields."""
+    increments = update.get("$inc", {})
+    sums = {path: body.get(path, 0) + by for path, by in increments.items()}
+    return {**body, **update.get("$set", {}), **sums}
 
 
 def _is_replacement(update: Any) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ADDRESS_FILE = "address.json"
 IDLE_SECONDS = 10.0
+FLUSH_SECONDS = 0.05
 _LOCK_WAIT_SECONDS = 5.0
 _STREAM_BUFFER_BYTES = 1 << 20
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 107
@@ -57,6 +58,7 @@ class Server:
         self._writers: set[asyncio.StreamWriter] = set()
         self._last_client = time.monotonic()
         self._stop = asyncio.Event()
+        self._flushing: asyncio.Task[None] | None = None
 
     async def serve(self, announce: Callable[[], None]) -> None:
         """Listen; call `announce` once clients can connect."""
@@ -102,6 +104,8 @@ class Server:
                     self._stop.set()
                 else:
                     reply = self._engine.run(request.command)
+                    if self._engine.unflushed and self._flushing is None:
+                        self._flushing = asyncio.create_task(self._flush_soon())
                 if request.wants_reply:
                     writer.write(wire.write_reply(request, reply))
                     await writer.drain()
@@ -113,6 +117,17 @@ class Server:
             self._writers.discard(writer)
             self._last_client = time.monotonic()
             writer.close()
+
+    async def _flush_soon(self) -> None:
+        """Force a moment's writes onto the disk together; end the server if the disk refuses."""
+        await asyncio.sleep(FLUSH_SECONDS)
+        self._flushing = None
+        try:
+            await asyncio.to_thread(self._engine.flush)
+        except OSError as error:
+            # Memory may be ahead of the disk now: the next server begins with what the disk has.
+            _log.error("the disk refused what it had accepted (%s); stopping", error)
+            self._stop.set()
 
 
 def _bind(folder: Path) -> tuple[socket.socket, Path]:

@@ -225,3 +225,57 @@ def test_dropping_leaves_no_trace(client: Client, tmp_path: Path):
     client.engine.close()
     client.engine = Engine(tmp_path / "journal.sqlite")
     assert client.find() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"$set": {"a": 2, "new": [1, {"b": None}]}},
+        {"$inc": {"a": 2, "absent": -1.5}},
+        {"$set": {"text": "y"}, "$inc": {"a": 1}},
+        {"$set": {"inner.deep": 1}},
+        {"$inc": {"text": 1}},
+        {"$inc": {"yes": 1}},
+        {"$set": {"a": 1}, "$inc": {"a": 1}},
+        {"$set": {"$bad": 1}},
+        {"$set": {"_id": 1}},
+        {"$set": 3},
+        {"$set": {}},
+        {"$unset": {"a": ""}, "$inc": {"b": 1}},
+    ],
+)
+def test_simple_updates_mean_what_mongomock_says(change: Any, monkeypatch: pytest.MonkeyPatch):
+    from tace_al.store.embedded import semantics
+
+    body = {"_id": 1, "a": 1, "text": "x", "inner": {"deep": 0}, "yes": True, "v": math.nan}
+
+    def outcome() -> tuple[str, str]:
+        try:
+            return "body", repr(semantics.Semantics().updated(body, {"_id": 1}, change))
+        except semantics.SEMANTIC_ERRORS as error:
+            return "refused", type(error).__name__
+
+    quick = outcome()
+    monkeypatch.setattr(semantics, "_is_simple", lambda *_: False)
+    assert quick == outcome()
+
+
+def test_a_journaled_write_is_on_the_disk(client: Client, monkeypatch: pytest.MonkeyPatch):
+    forced: list[int] = []
+    monkeypatch.setattr("os.fdatasync", forced.append)
+    client.insert({"_id": 1})
+    assert forced == [] and client.engine.unflushed
+    client("insert", "x", documents=[{"_id": 2}], writeConcern={"w": 1, "j": True})
+    assert len(forced) == 1 and not client.engine.unflushed
+    client("find", "x", writeConcern={"j": True})
+    assert len(forced) == 1, "a read has nothing to force"
+    client.insert({"_id": 3})
+    client.engine.flush()
+    assert len(forced) == 2
+
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fdatasync", refuse)
+    reply = client("insert", "x", documents=[{"_id": 4}], writeConcern={"w": "majority"})
+    assert (reply["ok"], reply["code"]) == (0.0, OUT_OF_DISK_SPACE)
