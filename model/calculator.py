@@ -75,7 +75,7 @@ class TaceCalculator(Calculator):
         self.head = head
         available = set(available_outputs(model.config)) - {"node_energy"}
         self.implemented_properties = ["free_energy", "energies", *sorted(available)]
-        self._compiled = CompiledKeeper([self.model], head) if splines else None
+        self._compiled = CompiledKeeper([self.model], (head,) if head else ()) if splines else None
         self._skin = neighbour_skin(self.model)
         self._inputs = InputsKeeper(self.model, head)
         self._conditions: dict[str, Tensor] = {}

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import final
 
 import torch
-from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph
 from tace_al.model.checkpoint import load
-from tace_al.model.committee import frame_batches, predictions_of
 from tace_al.model.derivatives import (
     Variables,
     derived_outputs,
@@ -32,9 +30,11 @@ from tace_al.model.derivatives import (
     variables_of,
 )
 from tace_al.model.embeddings import FIDELITY
+from tace_al.model.ensemble import Ensemble, answers_of, predictions_of
 from tace_al.model.kept_inputs import InputsKeeper
+from tace_al.model.kernels import NetworkKernel, RadialSpline
+from tace_al.model.network_weights import Compiled, CompiledKeeper
 from tace_al.model.prediction import Prediction
-from tace_al.model.radial_splines import SplineKeeper
 from tace_al.model.tace import Tace
 
 BATCHED_EDGES = 20_000
@@ -43,7 +43,7 @@ which is as fast then and needs less memory."""
 
 
 @final
-class HeadCommittee:
+class HeadCommittee(Ensemble):
     """Heads of one model that answer together; used as a `Committee`.
 
     Parameters
@@ -86,7 +86,7 @@ class HeadCommittee:
         self.members = (own,) * len(self.heads)
         self._network = _with_one_head(own, self.heads)
         self._inputs = InputsKeeper(self._network, self.heads[0])
-        self._keeper = SplineKeeper([own]) if splines else None
+        self._keeper = CompiledKeeper([own], self.heads) if splines else None
 
     @classmethod
     def load(
@@ -94,52 +94,6 @@ class HeadCommittee:
     ) -> "HeadCommittee":
         """Return the committee of the heads of the model in a `.tace` file."""
         return cls(load(path, device=device), heads)
-
-    @property
-    def cutoff(self) -> float:
-        """Cutoff in Angstrom."""
-        return self._network.config.cutoff
-
-    def __len__(self) -> int:
-        """Return the number of members."""
-        return len(self.heads)
-
-    def predict(
-        self,
-        frames: Sequence[Atoms],
-        *,
-        stress: bool = False,
-        descriptors: bool = False,
-        member_forces: bool = True,
-    ) -> list[Prediction]:
-        """Return one prediction a frame.
-
-        Parameters
-        ----------
-        frames
-            Structures; evaluated in batches of bounded size.
-        stress
-            Also the mean stress, for frames periodic in three directions.
-        descriptors
-            Also the trunk's invariant features of each atom.
-        member_forces
-            Every member's forces; otherwise their mean alone, at the price of a single model, and
-            `Prediction.force_spread` is not to be had.
-
-        Raises
-        ------
-        ModelError
-            An element is unknown to the model.
-        StructureError
-            Positions are not finite or atoms coincide.
-        """
-        return [
-            prediction
-            for batch in frame_batches(frames, self._network)
-            for prediction in self.predict_batch(
-                batch, stress=stress, descriptors=descriptors, member_forces=member_forces
-            )
-        ]
 
     def predict_batch(
         self,
@@ -149,7 +103,48 @@ class HeadCommittee:
         descriptors: bool = False,
         member_forces: bool = True,
     ) -> list[Prediction]:
-        """Return one prediction for each structure of a batch, as `predict` does."""
+        """Return one prediction a structure; without `member_forces` at the price of one model."""
+        compiled = self._keeper.current() if self._keeper else Compiled([()], None)
+        if compiled.network is not None:
+            answers = self._evaluate_compiled(graph, compiled.network, stress, member_forces)
+        else:
+            answers = self._evaluate_modules(graph, compiled.splines[0], stress, member_forces)
+        return predictions_of(
+            graph,
+            energy=answers["energy"],
+            forces=answers["forces"],
+            member_forces=member_forces,
+            stress=answers["stress"] if stress else None,
+            descriptors=answers["descriptors"] if descriptors else None,
+        )
+
+    def _evaluate_compiled(
+        self, graph: AtomicGraph, kernel: NetworkKernel, stress: bool, member_forces: bool
+    ) -> dict[str, Tensor]:
+        """Return energies, forces of each member or their mean, mean stress and descriptors."""
+        network = self._network
+        inputs = self._inputs.of(graph) or network.inputs(graph, head=self.heads[0])
+        vectors = graph.edge_vectors().to(network.embedding.dtype)
+        if member_forces:
+            vectors = vectors.expand(len(self), *vectors.shape)
+        vectors.requires_grad_()
+        output = network(vectors, inputs, network=kernel)
+        energy = output.node_energy.reshape(len(self), -1)
+        total = energy.sum() if member_forces else energy.sum() / len(self)
+        (gradient,) = torch.autograd.grad(total, vectors)
+        by_member = gradient if member_forces else gradient.unsqueeze(0)
+        answers = answers_of(graph, inputs, energy=energy, gradient=by_member, stress=stress)
+        descriptors = output.descriptors.detach().reshape(graph.num_atoms, -1)
+        return {**answers, "descriptors": inputs.unsorted(descriptors)}
+
+    def _evaluate_modules(
+        self,
+        graph: AtomicGraph,
+        splines: Sequence[RadialSpline],
+        stress: bool,
+        member_forces: bool,
+    ) -> dict[str, Tensor]:
+        """Return what `_evaluate_compiled` does, for any network."""
         network = self._network
         names = frozenset({"forces", "stress"} if stress else {"forces"})
         with torch.enable_grad():
@@ -159,19 +154,14 @@ class HeadCommittee:
             inputs = self._inputs.of(graph) or network.inputs(
                 graph, head=self.heads[0], variables=variables
             )
-            splines = self._keeper.current()[0] if self._keeper else ()
             output = network(variables.vectors, inputs, (), splines)
             energy = inputs.total(output.node_energy.T).T  # (members, systems)
             read = energy if member_forces else energy.mean(0, keepdim=True)
             forces, mean_stress = _mechanical(read, variables, graph, stress=stress)
-        return predictions_of(
-            graph,
-            energy=energy.detach(),
-            forces=forces,
-            member_forces=member_forces,
-            stress=mean_stress,
-            descriptors=inputs.unsorted(output.descriptors).detach() if descriptors else None,
-        )
+        answers = {"energy": energy.detach(), "forces": forces}
+        if mean_stress is not None:
+            answers["stress"] = mean_stress
+        return {**answers, "descriptors": inputs.unsorted(output.descriptors).detach()}
 
 
 def _with_one_head(model: Tace, heads: Sequence[str]) -> Tace:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tace_al.model.interaction import SpectralInteraction
 from tace_al.model.kernels import NetworkKernel, RadialSpline
-from tace_al.model.kernels.network import MAX_LAYERS, LayerShape, LayerWeights, MemberWeights
+from tace_al.model.kernels.network import MAX_LAYERS, HeadWeights, LayerShape, LayerWeights
 from tace_al.model.linear import SpeciesLinear
 from tace_al.model.product import SpectralProduct
 from tace_al.model.radial import SILU_GAIN
@@ -38,18 +38,18 @@ class Compiled(NamedTuple):
 
 @final
 class CompiledKeeper:
-    """`Compiled` members of one shape, made at the first use and again when weights have changed.
+    """`Compiled` networks of one shape, made at the first use and again when weights have changed.
 
     Parameters
     ----------
     models
-        The members.
-    head
-        Name of the head that answers; the first by default.
+        The networks.
+    heads
+        Names of the heads that answer; the first by default, of several networks one.
     """
 
-    def __init__(self, models: Sequence[Tace], head: str | None = None) -> None:
-        self._models, self._head, self._splines = tuple(models), head, SplineKeeper(models)
+    def __init__(self, models: Sequence[Tace], heads: Sequence[str] = ()) -> None:
+        self._models, self._heads, self._splines = tuple(models), tuple(heads), SplineKeeper(models)
         self._weights = [
             tensor
             for model in self._models
@@ -61,43 +61,52 @@ class CompiledKeeper:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and other processes make their own: a kernel holds addresses."""
-        return CompiledKeeper, (self._models, self._head)
+        return CompiledKeeper, (self._models, self._heads)
 
     def current(self) -> Compiled:
         """Return what belongs to the weights as they are now."""
         state = [(weight.data_ptr(), weight._version) for weight in self._weights]
         if state != self._made_from:
             splines = self._splines.current()
-            kernel = network_kernel(self._models, splines, head=self._head)
+            kernel = network_kernel(self._models, splines, heads=self._heads)
             self._compiled, self._made_from = Compiled(splines, kernel), state
         return self._compiled
 
 
 def network_kernel(
-    models: Sequence[Tace], splines: Sequence[Sequence[RadialSpline]], *, head: str | None = None
+    models: Sequence[Tace],
+    splines: Sequence[Sequence[RadialSpline]],
+    *,
+    heads: Sequence[str] = (),
 ) -> NetworkKernel | None:
-    """Return the compiled whole of members of one shape; None where it does not serve.
+    """Return the compiled whole of networks of one shape; None where it does not serve.
 
     Parameters
     ----------
     models
-        Members of one shape, on the CPU.
+        Networks of one shape, on the CPU.
     splines
-        Of every layer of each member (`tace_al.model.radial_splines`), or nothing.
-    head
-        Name of the head that answers; the first by default.
+        Of every layer of each network (`tace_al.model.radial_splines`), or nothing.
+    heads
+        Names of the heads that answer; the first by default, of several networks one.
     """
     model = models[0]
     config = model.config
     serves = model.takes_members and config.site_gate == "smooth"
     if not serves or not all(splines) or config.num_layers > MAX_LAYERS:
         return None
+    names = tuple(heads) or config.heads[:1]
+    assert len(models) == 1 or len(names) == 1
     return NetworkKernel(
         model.geometry,
         [_shape(model, layer) for layer in range(config.num_layers)],
-        [_member(member, own, head) for member, own in zip(models, splines, strict=True)],
+        [
+            [_layer(member, layer, spline) for layer, spline in enumerate(own)]
+            for member, own in zip(models, splines, strict=True)
+        ],
+        [[_head(member, name) for name in names] for member in models],
         dtype=TORCH_DTYPES[config.dtype],
-        head=head or config.heads[0],
+        head=names[0],
     )
 
 
@@ -137,25 +146,22 @@ def _shape(model: Tace, layer: int) -> LayerShape:
     )
 
 
-def _member(model: Tace, splines: Sequence[RadialSpline], head: str | None) -> MemberWeights:
-    """Return a member's weights in float64."""
-    readouts = model.head(head)
+def _head(model: Tace, name: str) -> HeadWeights:
+    """Return a head's weights in float64."""
+    readouts = model.head(name)
     hidden, out = readouts.hidden.detach().double(), readouts.out.detach().double()
-    linear = [
-        weight.detach().double()[:, 0] / math.sqrt(weight.shape[0]) for weight in readouts.linear
-    ]
-    return MemberWeights(
-        layers=[
-            _layer(model, layer, spline, readout)
-            for layer, (spline, readout) in enumerate(zip(splines, [*linear, None], strict=True))
+    return HeadWeights(
+        linear=[
+            weight.detach().double()[:, 0] / math.sqrt(weight.shape[0])
+            for weight in readouts.linear
         ],
         hidden=hidden / math.sqrt(hidden.shape[0]),
         out=out[:, 0] * (SILU_GAIN / math.sqrt(out.shape[0])),
-        head=torch.stack([readouts.e0, readouts.scale, readouts.shift]),
+        constants=torch.stack([readouts.e0, readouts.scale, readouts.shift]),
     )
 
 
-def _layer(model: Tace, layer: int, spline: RadialSpline, readout: Tensor | None) -> LayerWeights:
+def _layer(model: Tace, layer: int, spline: RadialSpline) -> LayerWeights:
     """Return the weights of a layer in float64."""
     interaction, product = _parts(model, layer)
     embedding = model.embedding.detach().double()
@@ -184,7 +190,6 @@ def _layer(model: Tace, layer: int, spline: RadialSpline, readout: Tensor | None
         linear=linear * (joined / math.sqrt(linear.shape[1])),
         residual=residual,
         constant=constant,
-        readout=readout,
     )
 
 

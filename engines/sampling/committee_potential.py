@@ -9,7 +9,8 @@ from ase import Atoms
 from tace_al.data.graph import split_graph
 from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.engines.sampling.potential import Potential
-from tace_al.model.committee import MAXIMUM_EDGES, Committee
+from tace_al.model.committee import Committee
+from tace_al.model.ensemble import MAXIMUM_EDGES
 from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.prediction import Prediction
 

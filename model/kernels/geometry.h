@@ -110,6 +110,7 @@ struct Edge {
     double unit[3], r;
     Curve cutoff, repulsion;
 
+    Edge() = default;
     template <class T>
     Edge(const Constants& p, const T* v, int64_t receiver_species, int64_t sender_species)
         : repulsion{} {

@@ -1,7 +1,8 @@
 // A whole plain network in one call: energies of atoms, and their gradient by the edge vectors.
 //
 // Forth: geometry of the edges, layer after layer, readouts. Back: the same in reverse, from a
-// gradient by the energies and by the invariant features. Sums over neighbours, products and
+// gradient by the energies and by the invariant features. Members that see the same vectors share the
+// geometry, heads of one trunk everything but their readouts. Sums over neighbours, products and
 // geometry are those of the other kernels; what lies between them are matrix products of a few
 // rows, where calls of operators would cost more than the arithmetic. Energies are doubles. One
 // thread. Compiled by library.py, called by network.py.
@@ -24,44 +25,86 @@ template <class T> T dot(const T* a, const T* b, int64_t width) {
     return edge_sums::lane_sum<T>(sum);
 }
 
-template <class T> class Member {
+// Calls body(atom, slot, edge vector's place).
+template <class Body> void over_edges(const Call& call, Body&& body) {
+    for (int64_t i = 0; i < call.atoms; ++i)
+        for (int64_t row = call.first[i]; row < call.last[i]; ++row)
+            body(i, row, 3 * call.edge_of_slot[row]);
+}
+
+template <class T> void measure(const Call& call, const T* vectors, const Measured<T>& to) {
+    const geometry::Constants& constants = call.model->edges;
+    const int64_t dim = components(constants.degree);
+    geometry::Monomials monomials{constants, {}};
+    for (int64_t i = 0; i < call.atoms; ++i) to.coordination[i] = to.repulsion[i] = 0.0;
+    over_edges(call, [&](int64_t i, int64_t row, int64_t place) {
+        const geometry::Edge e(constants, vectors + place, call.species[i], call.sender_species[row]);
+        monomials.fill(e.unit);
+        to.edges[row] = e;
+        to.distances[row] = T(e.r);
+        monomials.harmonics(to.harmonics + row * dim);
+        to.coordination[i] += e.cutoff.value;
+        to.repulsion[i] += e.repulsion.value;
+    });
+}
+
+// A gradient on its way to the edges: by harmonics and distances of the slots, by the sums of cutoff
+// functions of the atoms, and by their repulsion.
+template <class T> struct ByEdges {
+    std::vector<T> harmonics, distances;
+    std::vector<double> coordination, repulsion;
+
+    explicit ByEdges(const Call& call)
+        : harmonics(call.atoms * call.slots * components(call.model->edges.degree)),
+          distances(call.atoms * call.slots), coordination(call.atoms), repulsion(call.atoms) {}
+};
+
+// From gradients on their way to the edges of one set of vectors, those by the vectors.
+template <class T>
+void measure_back(const Call& call, const Measured<T>& edges, const std::vector<ByEdges<T>>& gradients,
+                  T* by_vectors) {
+    const int64_t dim = components(call.model->edges.degree);
+    geometry::Monomials monomials{call.model->edges, {}};
+    std::memset(by_vectors, 0, int64_t(gradients.size()) * 3 * call.edges * sizeof(T));
+    over_edges(call, [&](int64_t i, int64_t row, int64_t place) {
+        const geometry::Edge& e = edges.edges[row];
+        monomials.fill(e.unit);
+        T* to = by_vectors + place;
+        for (const ByEdges<T>& by : gradients) {
+            const double radial = double(by.distances[row]) + by.coordination[i] * e.cutoff.slope +
+                                  by.repulsion[i] * e.repulsion.slope;
+            geometry::add_gradient(monomials, e, by.harmonics.data() + row * dim, radial, to);
+            to += 3 * call.edges;
+        }
+    });
+}
+
+// One trunk and its heads.
+template <class T> class Trunk {
     const Call& call;
     const Model& model;
-    const int64_t b, own;  // among the members of the call, and of the model
-    const T* numbers;
-    const T* vectors;
-    const Kept<T> kept;
-    const double *e0, *scale, *shift;
+    const int64_t place, own;  // among the trunks of the call, and of the model
+    const Measured<T>& edges;
+    const Kept<T>& kept;
 
   public:
-    Member(const Call& call, Arena& arena, int64_t b)
-        : call(call), model(*call.model), b(b), own(call.first_member + b),
-          numbers(static_cast<const T*>(model.numbers[own])),
-          vectors(static_cast<const T*>(call.vectors) + 3 * b * call.edges), kept(call, arena),
-          e0(model.head[own]), scale(e0 + model.num_species), shift(scale + model.num_species) {}
+    Trunk(const Call& call, const Measured<T>& edges, const Kept<T>& kept, int64_t place)
+        : call(call), model(*call.model), place(place), own(call.first_trunk + place), edges(edges),
+          kept(kept) {}
 
     void forward() {
-        measure_edges();
-        for (int64_t k = 0; k < model.num_layers; ++k) Pass<T>(call, kept, k, own).forward();
-        read();
+        for (int64_t k = 0; k < model.num_layers; ++k) Pass<T>(call, edges, kept, k, own).forward();
+        for (int64_t h = 0; h < model.num_heads; ++h) read(h);
         describe();
     }
 
-    void backward() {
-        const int64_t rows = call.atoms * call.slots, layers = model.num_layers;
-        std::vector<T> by_harmonics(rows * components(model.edges.degree)), by_distances(rows), by_sent;
-        std::vector<std::vector<T>> by_features(layers);
-        for (int64_t k = 0; k < layers; ++k)
-            by_features[k].resize(call.atoms * features_width(k));
-        read_back(by_features);
-        for (int64_t k = layers - 1; k >= 0; --k) {
-            const Layer& layer = model.layers[k];
-            by_sent.assign(k ? call.atoms * components(layer.degree_in) * layer.width : 0, T(0));
-            Pass<T>(call, kept, k, own)
-                .backward(by_features[k].data(), k ? by_features[k - 1].data() : nullptr,
-                          k ? by_sent.data() : nullptr, by_harmonics.data(), by_distances.data());
+    // Adds one gradient for each head, or one for all of them.
+    void backward(std::vector<ByEdges<T>>& to) {
+        const int64_t together = call.separate ? 1 : model.num_heads;
+        for (int64_t h = 0; h < model.num_heads; h += together) {
+            to.emplace_back(call);
+            backward(h, h + together, to.back());
         }
-        edges_back(by_harmonics.data(), by_distances.data());
     }
 
   private:
@@ -69,51 +112,36 @@ template <class T> class Member {
         return components(model.layers[k].degree_out) * model.layers[k].width;
     }
 
-    // Calls body(atom, slot, edge vector's place).
-    template <class Body> void over_edges(Body&& body) {
-        for (int64_t i = 0; i < call.atoms; ++i)
-            for (int64_t row = call.first[i]; row < call.last[i]; ++row)
-                body(i, row, 3 * call.edge_of_slot[row]);
-    }
+    int64_t member(int64_t h) const { return own * model.num_heads + h; }
 
-    void measure_edges() {
-        const int64_t dim = components(model.edges.degree);
-        geometry::Monomials monomials{model.edges, {}};
-        double* energy = call.energy + b * call.atoms;
-        for (int64_t i = 0; i < call.atoms; ++i) energy[i] = kept.coordination[i] = 0.0;
-        over_edges([&](int64_t i, int64_t row, int64_t place) {
-            const geometry::Edge e(model.edges, vectors + place, call.species[i],
-                                   call.sender_species[row]);
-            monomials.fill(e.unit);
-            kept.distances[row] = T(e.r);
-            monomials.harmonics(kept.harmonics + row * dim);
-            kept.coordination[i] += e.cutoff.value;
-            energy[i] += e.repulsion.value;
-        });
-    }
+    const T* head_numbers(int64_t h) const { return static_cast<const T*>(model.members[member(h)]); }
 
-    // Adds the heads' energies to the repulsion.
-    void read() {
+    const double* constants(int64_t h) const { return model.head[member(h)]; }
+
+    // Site energies of a head.
+    void read(int64_t h) {
         const int64_t last = model.num_layers - 1, width = model.hidden_width;
         const Layer& top = model.layers[last];
-        const T* scalars = kept.layers[last].features;
-        multiply<T>({scalars, call.atoms, 1, features_width(last), 0},
-                    {kept.hidden, call.atoms, 1, width, 0}, numbers + model.hidden_at, top.width, width,
-                    false);
-        double* energy = call.energy + b * call.atoms;
+        const T *numbers = head_numbers(h), *scalars = kept.layers[last].features;
+        const double *e0 = constants(h), *scale = e0 + model.num_species;
+        const double* shift = scale + model.num_species;
+        T* hidden = kept.hidden + h * call.atoms * width;
+        multiply<T>({scalars, call.atoms, 1, features_width(last), 0}, {hidden, call.atoms, 1, width, 0},
+                    numbers + model.hidden_at, top.width, width, false);
+        double* energy = call.energy + (place * model.num_heads + h) * call.atoms;
         for (int64_t i = 0; i < call.atoms; ++i) {
             T sum = 0;
-            for (int64_t h = 0; h < width; ++h) {
-                const T x = kept.hidden[i * width + h];
-                sum += x / (T(1) + std::exp(-x)) * numbers[model.out_at + h];
+            for (int64_t c = 0; c < width; ++c) {
+                const T x = hidden[i * width + c];
+                sum += x / (T(1) + std::exp(-x)) * numbers[model.out_at + c];
             }
             for (int64_t k = 0; k < last; ++k)
                 sum += dot(kept.layers[k].features + i * features_width(k),
                            numbers + model.layers[k].readout_at, model.layers[k].width);
-            kept.readout[i] = double(sum);
+            kept.readout[h * call.atoms + i] = double(sum);
             const int64_t z = call.species[i];
-            const double gate = -std::expm1(-GATE_RATE * kept.coordination[i]);
-            energy[i] += e0[z] + gate * (scale[z] * double(sum) + shift[z]);
+            const double gate = -std::expm1(-GATE_RATE * edges.coordination[i]);
+            energy[i] = edges.repulsion[i] + e0[z] + gate * (scale[z] * double(sum) + shift[z]);
         }
     }
 
@@ -124,35 +152,56 @@ template <class T> class Member {
     }
 
     void describe() {
-        T* to = static_cast<T*>(call.descriptors) + b * call.atoms * described();
+        T* to = static_cast<T*>(call.descriptors) + place * call.atoms * described();
         for (int64_t i = 0; i < call.atoms; ++i)
             for (int64_t k = 0; k < model.num_layers; to += model.layers[k].channels, ++k)
                 std::memcpy(to, kept.layers[k].features + i * features_width(k),
                             model.layers[k].channels * sizeof(T));
     }
 
-    double by_energy(int64_t i) const { return call.by_energy ? call.by_energy[b * call.atoms + i] : 0.0; }
+    // The gradient of heads first to last, with that of the descriptors.
+    void backward(int64_t first, int64_t last, ByEdges<T>& to) {
+        const int64_t layers = model.num_layers;
+        std::vector<std::vector<T>> by_features(layers);
+        for (int64_t k = 0; k < layers; ++k)
+            by_features[k].resize(call.atoms * features_width(k));
+        for (int64_t h = first; h < last; ++h) read_back(h, by_features, to);
+        describe_back(by_features);
+        std::vector<T> by_sent;
+        for (int64_t k = layers - 1; k >= 0; --k) {
+            const Layer& layer = model.layers[k];
+            by_sent.assign(k ? call.atoms * components(layer.degree_in) * layer.width : 0, T(0));
+            Pass<T>(call, edges, kept, k, own)
+                .backward(by_features[k].data(), k ? by_features[k - 1].data() : nullptr,
+                          k ? by_sent.data() : nullptr, to.harmonics.data(), to.distances.data());
+        }
+    }
 
-    void read_back(std::vector<std::vector<T>>& by_features) {
+    void read_back(int64_t h, std::vector<std::vector<T>>& by_features, ByEdges<T>& to) {
+        if (!call.by_energy) return;
         const int64_t last = model.num_layers - 1, width = model.hidden_width;
+        const T *numbers = head_numbers(h), *hidden = kept.hidden + h * call.atoms * width;
+        const double *scale = constants(h) + model.num_species, *shift = scale + model.num_species;
+        const double* by_energy = call.by_energy + (place * model.num_heads + h) * call.atoms;
         std::vector<T> by_hidden(call.atoms * width);
-        const T* by_descriptors = static_cast<const T*>(call.by_descriptors);
-        if (by_descriptors) by_descriptors += b * call.atoms * described();
         for (int64_t i = 0; i < call.atoms; ++i) {
-            const double gate = -std::expm1(-GATE_RATE * kept.coordination[i]);
-            const T by_readout = T(by_energy(i) * gate * scale[call.species[i]]);
-            for (int64_t h = 0; h < width; ++h) {
-                const T x = kept.hidden[i * width + h], s = T(1) / (T(1) + std::exp(-x));
-                by_hidden[i * width + h] =
-                    by_readout * numbers[model.out_at + h] * s * (T(1) + x * (T(1) - s));
+            const int64_t z = call.species[i];
+            const double closed = std::exp(-GATE_RATE * edges.coordination[i]);
+            const double gate = -std::expm1(-GATE_RATE * edges.coordination[i]);
+            const T by_readout = T(by_energy[i] * gate * scale[z]);
+            for (int64_t c = 0; c < width; ++c) {
+                const T x = hidden[i * width + c], s = T(1) / (T(1) + std::exp(-x));
+                by_hidden[i * width + c] =
+                    by_readout * numbers[model.out_at + c] * s * (T(1) + x * (T(1) - s));
             }
-            for (int64_t k = 0; k <= last; ++k) {
-                T* to = by_features[k].data() + i * features_width(k);
-                for (int64_t c = 0; c < model.layers[k].width && k < last; ++c)
-                    to[c] += by_readout * numbers[model.layers[k].readout_at + c];
-                for (int64_t c = 0; c < model.layers[k].channels && by_descriptors; ++c)
-                    to[c] += *by_descriptors++;
+            for (int64_t k = 0; k < last; ++k) {
+                T* features = by_features[k].data() + i * features_width(k);
+                for (int64_t c = 0; c < model.layers[k].width; ++c)
+                    features[c] += by_readout * numbers[model.layers[k].readout_at + c];
             }
+            const double site = scale[z] * kept.readout[h * call.atoms + i] + shift[z];
+            to.coordination[i] += by_energy[i] * GATE_RATE * closed * site;
+            to.repulsion[i] += by_energy[i];
         }
         const T* from = by_hidden.data();
         multiply<T>({from, call.atoms, 1, width, 0},
@@ -160,22 +209,15 @@ template <class T> class Member {
                     numbers + model.hidden_back_at, width, model.layers[last].width, true);
     }
 
-    void edges_back(const T* by_harmonics, const T* by_distances) {
-        const int64_t dim = components(model.edges.degree);
-        geometry::Monomials monomials{model.edges, {}};
-        T* by_vectors = static_cast<T*>(call.by_vectors) + 3 * b * call.edges;
-        std::memset(by_vectors, 0, 3 * call.edges * sizeof(T));
-        over_edges([&](int64_t i, int64_t row, int64_t place) {
-            const int64_t z = call.species[i];
-            const geometry::Edge e(model.edges, vectors + place, z, call.sender_species[row]);
-            const double closed = GATE_RATE * std::exp(-GATE_RATE * kept.coordination[i]);
-            const double by_cutoff = closed * (scale[z] * kept.readout[i] + shift[z]);
-            const double radial =
-                double(by_distances[row]) +
-                by_energy(i) * (by_cutoff * e.cutoff.slope + e.repulsion.slope);
-            monomials.fill(e.unit);
-            geometry::add_gradient(monomials, e, by_harmonics + row * dim, radial, by_vectors + place);
-        });
+    void describe_back(std::vector<std::vector<T>>& by_features) {
+        const T* from = static_cast<const T*>(call.by_descriptors);
+        if (!from) return;
+        from += place * call.atoms * described();
+        for (int64_t i = 0; i < call.atoms; ++i)
+            for (int64_t k = 0; k < model.num_layers; from += model.layers[k].channels, ++k) {
+                T* to = by_features[k].data() + i * features_width(k);
+                for (int64_t c = 0; c < model.layers[k].channels; ++c) to[c] += from[c];
+            }
     }
 };
 
@@ -196,19 +238,52 @@ bool valid(const Call& call) {
 
 enum Operation { SIZE, FORWARD, BACKWARD };
 
+// A batch, one set of vectors after the other with the trunks that they serve.
+template <class T> class Batch {
+    const Call& call;
+    const int64_t each;  // trunks that share their vectors
+    Arena arena;
+    std::vector<Measured<T>> measured;
+    std::vector<Kept<T>> kept;
+
+  public:
+    Batch(const Call& call, bool only_count)
+        : call(call), each(call.shared ? call.trunks : 1),
+          arena{only_count ? nullptr : static_cast<char*>(call.kept)} {
+        for (int64_t b = 0; b < call.trunks; b += each) measured.emplace_back(call, arena);
+        for (int64_t b = 0; b < call.trunks; ++b) kept.emplace_back(call, arena);
+    }
+
+    int64_t blocks() const { return arena.used / 64; }
+
+    void forward() {
+        const T* vectors = static_cast<const T*>(call.vectors);
+        for (int64_t g = 0; g < int64_t(measured.size()); ++g)
+            measure(call, vectors + 3 * g * call.edges, measured[g]);
+        for (int64_t b = 0; b < call.trunks; ++b) trunk(b).forward();
+    }
+
+    void backward() {
+        T* to = static_cast<T*>(call.by_vectors);
+        for (int64_t b = 0; b < call.trunks; b += each) {
+            std::vector<ByEdges<T>> gradients;
+            for (int64_t own = b; own < b + each; ++own) trunk(own).backward(gradients);
+            measure_back(call, measured[b / each], gradients, to);
+            to += 3 * call.edges * int64_t(gradients.size());
+        }
+    }
+
+  private:
+    Trunk<T> trunk(int64_t b) const { return {call, measured[b / each], kept[b], b}; }
+};
+
 // Blocks of 64 bytes that a call keeps, or 0; -1 where the batch does not fit.
 template <class T> int64_t run(int operation, const Call& call) {
-    Arena arena{operation == SIZE ? nullptr : static_cast<char*>(call.kept)};
-    if (operation == SIZE) {
-        for (int64_t b = 0; b < call.members; ++b) Kept<T>(call, arena);
-        return arena.used / 64;
-    }
     if (operation == FORWARD && !valid(call)) return -1;
-    for (int64_t b = 0; b < call.members; ++b) {
-        Member<T> member(call, arena, b);
-        if (operation == FORWARD) member.forward();
-        else member.backward();
-    }
+    Batch<T> batch(call, operation == SIZE);
+    if (operation == SIZE) return batch.blocks();
+    if (operation == FORWARD) batch.forward();
+    else batch.backward();
     return 0;
 }
 

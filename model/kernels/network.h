@@ -1,7 +1,9 @@
 // What a whole network and a batch look like to network.cpp; mirrored in network.py.
 //
-// A member's numbers lie in one array; `*_at` are places in it, -1 where there is nothing. Widths
-// are channels filled up with zeros to whole multiples of 64 bytes.
+// A model is one trunk or several of one shape, each read by the same number of heads; every head of
+// every trunk is a member, trunk after trunk. The numbers of a trunk lie in one array and those of a
+// member in another; `*_at` are places in them, -1 where there is nothing. Widths are channels filled
+// up with zeros to whole multiples of 64 bytes.
 
 #pragma once
 
@@ -28,38 +30,42 @@ struct Layer {
     int64_t coupling_at, mix_at, mix_back_at;
     int64_t coefficients_at, product_at, linear_at, linear_back_at;
     int64_t residual_at, residual_back_at, constant_at;  // the constant is one of species
-    int64_t readout_at;
+    int64_t readout_at;  // among a member's numbers
     double spacing;
     const edge_sums::Pair* pairs;
     const int64_t* paths_of_degree;
     const Coupling* couplings;
     const product::Term* terms;
     const product::Row* product_rows;
-    const void* const* tables;  // radial pieces of each member
+    const void* const* tables;  // radial pieces of each trunk
 };
 
 struct Model {
     geometry::Constants edges;
-    int64_t num_species, num_layers, hidden_width;
-    int64_t hidden_at, hidden_back_at, out_at;
+    int64_t num_species, num_layers, num_heads, hidden_width;
+    int64_t hidden_at, hidden_back_at, out_at;  // among a member's numbers
     const Layer* layers;
-    const void* const* numbers;  // of each member
+    const void* const* trunks;   // numbers of each trunk
+    const void* const* members;  // numbers of each member
     const double* const* head;   // of each member: E0, scale and shift of each species
 };
 
 struct Call {
     const Model* model;
-    int64_t first_member, members, atoms, slots, edges;
+    int64_t first_trunk, trunks;  // of the model, that answer
+    int64_t shared;               // whether one set of vectors serves all of them
+    int64_t separate;             // whether heads have gradients of their own, or their sum
+    int64_t atoms, slots, edges;
     const int64_t *edge_of_slot, *sender, *sender_species;
     const int64_t *first, *last;  // slots of each atom that hold edges
     const int64_t* species;       // ascending
-    const void* vectors;          // (members, edges, 3)
+    const void* vectors;          // (trunks or 1, edges, 3)
     void* kept;                   // by the forward pass for the backward one
     double* energy;               // (members, atoms)
-    void* descriptors;            // (members, atoms, channels of all layers)
+    void* descriptors;            // (trunks, atoms, channels of all layers)
     const double* by_energy;      // null stands for zero
     const void* by_descriptors;
-    void* by_vectors;
+    void* by_vectors;             // (members or trunks, edges, 3)
 };
 
 // Room in one piece of memory; without memory it only counts.
@@ -80,20 +86,32 @@ inline int64_t components(int64_t degree) { return (degree + 1) * (degree + 1); 
 
 constexpr int MAX_LAYERS = 16;
 
-// What the forward pass of one member leaves behind.
+// What is known of the edges of one set of vectors; repulsion is summed over those of an atom.
+template <class T> struct Measured {
+    T *distances, *harmonics;
+    double *coordination, *repulsion;
+    geometry::Edge* edges;
+
+    Measured(const Call& call, Arena& arena) {
+        const int64_t rows = call.atoms * call.slots;
+        distances = arena.take<T>(rows);
+        harmonics = arena.take<T>(rows * components(call.model->edges.degree));
+        coordination = arena.take<double>(call.atoms);
+        repulsion = arena.take<double>(call.atoms);
+        edges = arena.take<geometry::Edge>(rows);
+    }
+};
+
+// What the forward pass of one trunk and its heads leaves behind.
 template <class T> struct Kept {
-    T *distances, *harmonics, *hidden;
-    double *coordination, *readout;
+    T* hidden;        // (heads, atoms, width)
+    double* readout;  // (heads, atoms)
     KeptLayer<T> layers[MAX_LAYERS];
 
     Kept(const Call& call, Arena& arena) {
         const Model& model = *call.model;
-        const int64_t rows = call.atoms * call.slots;
-        distances = arena.take<T>(rows);
-        harmonics = arena.take<T>(rows * components(model.edges.degree));
-        hidden = arena.take<T>(call.atoms * model.hidden_width);
-        coordination = arena.take<double>(call.atoms);
-        readout = arena.take<double>(call.atoms);
+        hidden = arena.take<T>(model.num_heads * call.atoms * model.hidden_width);
+        readout = arena.take<double>(model.num_heads * call.atoms);
         for (int64_t k = 0; k < model.num_layers; ++k) {
             const Layer& layer = model.layers[k];
             const int64_t atoms = call.atoms * layer.width;

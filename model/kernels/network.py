@@ -3,6 +3,8 @@
 For small structures an evaluation costs what its operators cost to call, not their arithmetic.
 Here everything from edge vectors to site energies is compiled (network.cpp): for evaluation, with
 splined radial weights, differentiable once. It computes what the network's modules do, to rounding.
+Networks of one shape are answered together, and so are heads of one network; members that see the
+same edge vectors (a leading axis of stride zero) share what is computed of them.
 """
 
 import copy
@@ -25,8 +27,8 @@ from tace_al.model.kernels.spline import RadialSpline
 
 _ENTRIES = {torch.float32: "tace_network_float", torch.float64: "tace_network_double"}
 _LAYER = struct.Struct("=31qd6q")
-_MODEL = struct.Struct("=3q2d7q6q3q")
-_CALL = struct.Struct("=6q13q")
+_MODEL = struct.Struct("=3q2d7q7q4q")
+_CALL = struct.Struct("=8q13q")
 _SIZE, _FORWARD, _BACKWARD = range(3)
 _BLOCK = 64  # bytes
 MAX_LAYERS = 16
@@ -35,7 +37,7 @@ MAX_LAYERS = 16
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerShape:
-    """What the layers of all members have in common.
+    """What the layers of all trunks have in common.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class LayerShape:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerWeights:
-    """Numbers of one member's layer, with all constant factors; None where there are none.
+    """Numbers of one trunk's layer, with all constant factors; None where there are none.
 
     Parameters
     ----------
@@ -95,8 +97,6 @@ class LayerWeights:
         Matrices of each species and degree.
     constant
         Added to the scalars of each species.
-    readout
-        Of the scalars; None after the last layer.
     """
 
     sent: Float[Tensor, "species channels"] | None
@@ -109,28 +109,27 @@ class LayerWeights:
     linear: Float[Tensor, "_ channels channels"]
     residual: Float[Tensor, "species _ _ channels"] | None
     constant: Float[Tensor, "species channels"] | None
-    readout: Float[Tensor, " channels"] | None
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemberWeights:
-    """Numbers of one member.
+class HeadWeights:
+    """Numbers of one head, with all constant factors.
 
     Parameters
     ----------
-    layers
-        Of each layer.
+    linear
+        Readouts of the scalars of all layers but the last.
     hidden, out
         The last layer's readout: to its hidden layer, and from there through SiLU.
-    head
+    constants
         E0, scale and shift of each species in eV, float64.
     """
 
-    layers: Sequence[LayerWeights]
+    linear: Sequence[Float[Tensor, " _"]]
     hidden: Float[Tensor, "channels width"]
     out: Float[Tensor, " width"]
-    head: Float[Tensor, "3 species"]
+    constants: Float[Tensor, "3 species"]
 
 
 @final
@@ -162,9 +161,9 @@ class SiteEnergies(NamedTuple):
     Parameters
     ----------
     energy
-        (*members, atoms) eV, float64.
+        (*members, atoms) eV, float64; of several heads also for one set of vectors.
     descriptors
-        (*members, atoms, channels of all layers).
+        (*members, atoms, channels of all layers), of heads those of their trunk alone.
     """
 
     energy: Tensor
@@ -173,43 +172,47 @@ class SiteEnergies(NamedTuple):
 
 @final
 class NetworkKernel:
-    """One member, or several of one shape that are evaluated one after the other in one call."""
+    """One network, several of one shape, or one with several heads, in one call."""
 
     def __init__(
         self,
         edges: GeometryKernel,
         shapes: Sequence[LayerShape],
-        members: Sequence[MemberWeights],
+        trunks: Sequence[Sequence[LayerWeights]],
+        heads: Sequence[Sequence[HeadWeights]],
         *,
         dtype: torch.dtype,
         head: str,
     ) -> None:
-        """Lay the weights out for the kernel, in `dtype`; `head` is the name they belong to."""
+        """Lay the weights out for the kernel, in `dtype`.
+
+        `heads` has those of each trunk, equally many; `head` is the name of the first.
+        """
         self.head, self.dtype = head, dtype
-        self.num_members, self._first = len(members), 0
+        self.num_trunks, self.num_heads, self._first = len(trunks), len(heads[0]), 0
+        assert all(len(own) == self.num_heads for own in heads)
         self._rooms: dict[tuple[int, ...], int] = {}
         self.num_descriptors = sum(shape.channels for shape in shapes)
         assert len(shapes) <= MAX_LAYERS
         self._keep: list[Any] = [edges]  # what addresses point to
         lanes = _BLOCK // dtype.itemsize
-        packs = [_Pack(lanes) for _ in members]
+        readouts = [weights for own in heads for weights in own]
+        members = [_Pack(lanes) for _ in readouts]
+        places = [_head_places(*pair) for pair in zip(members, readouts, strict=True)]
+        packs = [_Pack(lanes) for _ in trunks]
         layers = [
-            self._layer(shape, [member.layers[index] for member in members], packs)
-            for index, shape in enumerate(shapes)
+            self._layer(shape, [layers[index] for layers in trunks], packs, read_at)
+            for index, (shape, read_at) in enumerate(zip(shapes, places[0][3:], strict=True))
         ]
-        places = [
-            _places(pack, (member.hidden, 2), (member.hidden.T, 2), (member.out, 1))
-            for pack, member in zip(packs, members, strict=True)
-        ]
-        numbers = [pack.numbers(dtype) for pack in packs]
-        heads = [member.head.to(torch.float64).contiguous() for member in members]
-        width = -(-members[0].out.shape[0] // lanes) * lanes
+        constants = [weights.constants.to(torch.float64).contiguous() for weights in readouts]
+        width = -(-readouts[0].out.shape[0] // lanes) * lanes
         model = _MODEL.pack(
             *constant_fields(edges),
-            *(heads[0].shape[1], len(shapes), width, *places[0]),
+            *(constants[0].shape[1], len(shapes), self.num_heads, width, *places[0][:3]),
             self._bytes(b"".join(layers)),
-            self._addresses(numbers),
-            self._addresses(heads),
+            self._addresses([pack.numbers(dtype) for pack in packs]),
+            self._addresses([pack.numbers(dtype) for pack in members]),
+            self._addresses(constants),
         )
         self._model = self._bytes(model)
         library = compiled()
@@ -217,39 +220,54 @@ class NetworkKernel:
         self._entry = getattr(library, _ENTRIES[dtype])
         self._entry.restype = ctypes.c_int64
 
+    @property
+    def num_members(self) -> int:
+        """Number of networks, or of heads of the one network."""
+        return self.num_trunks * self.num_heads
+
     def __call__(
         self, vectors: Float[Tensor, "*members edges 3"], slots: AtomSlots
     ) -> SiteEnergies:
-        """Return energies and descriptors; vectors in Angstrom, members first if there are many."""
+        """Return energies and descriptors; vectors in Angstrom, members first if there are many.
+
+        Heads of one network read one set of vectors, expanded to as many where each is to have a
+        gradient of its own; without the leading axis the gradient is that of all of them together.
+        """
         if vectors.dtype != self.dtype:
             raise TypeError(f"the kernel computes in {self.dtype}; vectors are {vectors.dtype}")
-        members = vectors.shape[0] if vectors.dim() == 3 else 1
-        if members != self.num_members:
-            raise ValueError(f"vectors of {members} members for {self.num_members}")
+        together = vectors.dim() == 2 and self.num_trunks == 1
+        if not together and (vectors.dim() == 2 or vectors.shape[0] != self.num_members):
+            found = vectors.shape[0] if vectors.dim() == 3 else 1
+            raise ValueError(f"vectors of {found} members for {self.num_members}")
+        if not together and self.num_heads > 1 and vectors.stride(0):
+            raise ValueError("heads of one network read one set of vectors; expand it")
         return SiteEnergies(*_Network.apply(vectors, self, slots))
 
     def of_member(self, member: int) -> "NetworkKernel":
-        """Return the kernel of one member alone, of the same numbers."""
+        """Return the kernel of one network among several, of the same numbers."""
         alone = copy.copy(self)
-        alone.num_members, alone._first = 1, self._first + member
+        alone.num_trunks, alone._first = 1, self._first + member
         return alone
 
     def room(self, slots: AtomSlots, vectors: Tensor) -> int:
         """Return the bytes that the forward pass leaves behind."""
-        shape = (self.num_members, *slots.edges.shape)
+        shape = (self.num_trunks, _is_shared(vectors), *slots.edges.shape)
         if shape not in self._rooms:  # of the last batch, which calculators ask for again
             self._rooms = {shape: _BLOCK * self.run(_SIZE, slots, vectors, *(None,) * 6)}
         return self._rooms[shape]
 
     def run(self, operation: int, slots: AtomSlots, vectors: Tensor, *arrays: Tensor | None) -> int:
         """Call the kernel; arrays are the room kept, values and gradients as in network.h."""
+        shared = _is_shared(vectors)
         around = (slots.edges, slots.blocks.sender, slots.sender_species)
         ends = (slots.blocks.first, slots.blocks.last)
-        keep = [given.contiguous() for given in (*around, *ends, slots.species, vectors)]
+        own = vectors[0] if shared else vectors
+        keep = [given.contiguous() for given in (*around, *ends, slots.species, own)]
         addresses = (0 if array is None else array.data_ptr() for array in (*keep, *arrays))
         num_atoms, num_slots = slots.edges.shape
-        sizes = (self._first, self.num_members, num_atoms, num_slots, vectors.shape[-2])
-        call = _CALL.pack(self._model, *sizes, *addresses)
+        separate = vectors.dim() == 3
+        sizes = (self._first, self.num_trunks, shared, separate, num_atoms, num_slots)
+        call = _CALL.pack(self._model, *sizes, vectors.shape[-2], *addresses)
         found: int = self._entry(operation, call)
         if found < 0:
             raise IndexError("the slots name atoms, edges or species that are not there")
@@ -273,18 +291,22 @@ class NetworkKernel:
         return kept.data_ptr()
 
     def _layer(
-        self, shape: LayerShape, members: Sequence[LayerWeights], packs: Sequence["_Pack"]
+        self,
+        shape: LayerShape,
+        trunks: Sequence[LayerWeights],
+        packs: Sequence["_Pack"],
+        read_at: int,
     ) -> bytes:
-        """Return the struct of a layer, having added its numbers to every member's."""
+        """Return the struct of a layer, having added its numbers to every trunk's."""
         couplings = shape.couplings.double()
         entries = couplings.nonzero()
         places = [
             _layer_places(pack, weights, couplings[entries[:, 0], entries[:, 1]])
-            for pack, weights in zip(packs, members, strict=True)
+            for pack, weights in zip(packs, trunks, strict=True)
         ]
         pack = packs[0]
-        tables = [pack.padded(weights.spline.table, 1).to(self.dtype) for weights in members]
-        spline = members[0].spline
+        tables = [pack.padded(weights.spline.table, 1).to(self.dtype) for weights in trunks]
+        spline = trunks[0].spline
         (_, _, paths, rows, num_pairs, pairs), kept = layout_fields(shape.layout)
         self._keep.append(kept)
         return _LAYER.pack(
@@ -292,8 +314,8 @@ class NetworkKernel:
             *(shape.degree_in, shape.degree_out),
             *(num_pairs, paths, rows, spline.table.shape[0]),
             *(couplings.shape[0], len(entries)),
-            *(len(shape.terms), len(shape.product_rows), members[0].product.shape[1]),
-            *(shape.residual, shape.residual_degree, *places[0], spline.spacing, pairs),
+            *(len(shape.terms), len(shape.product_rows), trunks[0].product.shape[1]),
+            *(shape.residual, shape.residual_degree, *places[0], read_at, spline.spacing, pairs),
             self._ints(torch.tensor(shape.paths_of_degree), torch.int64),
             self._ints(entries, torch.int32),
             self._ints(shape.terms, torch.int32),
@@ -304,7 +326,7 @@ class NetworkKernel:
 
 @final
 class _Pack:
-    """Numbers of one member, one after another, each tensor at a whole multiple of 64 bytes."""
+    """Numbers of a trunk or a head, each tensor from a whole multiple of 64 bytes on."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
@@ -364,8 +386,18 @@ def _layer_places(pack: _Pack, weights: LayerWeights, couplings: Tensor) -> list
         (weights.residual, 2),
         (None if weights.residual is None else weights.residual.mT, 2),
         (weights.constant, 1),
-        (weights.readout, 1),
     )
+
+
+def _head_places(pack: _Pack, weights: HeadWeights) -> list[int]:
+    """Add the numbers of a head and return their places: three matrices, then of each layer."""
+    matrices = ((weights.hidden, 2), (weights.hidden.T, 2), (weights.out, 1))
+    return _places(pack, *matrices, *((layer, 1) for layer in weights.linear), (None, 1))
+
+
+def _is_shared(vectors: Tensor) -> bool:
+    """Return whether all members see the very same vectors."""
+    return vectors.dim() == 3 and vectors.stride(0) == 0
 
 
 @final
@@ -375,9 +407,11 @@ class _Network(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         vectors, kernel, slots = arguments
-        lead, num_atoms = vectors.shape[:-2], slots.edges.shape[0]
-        energy = torch.empty(*lead, num_atoms, dtype=torch.float64)
-        descriptors = vectors.new_empty(*lead, num_atoms, kernel.num_descriptors)
+        num_atoms, heads = slots.edges.shape[0], kernel.num_heads
+        members = (heads,) if heads > 1 else vectors.shape[:-2]
+        energy = torch.empty(*members, num_atoms, dtype=torch.float64)
+        trunks = () if heads > 1 else members
+        descriptors = vectors.new_empty(*trunks, num_atoms, kernel.num_descriptors)
         kept = torch.empty(kernel.room(slots, vectors), dtype=torch.uint8)
         kernel.run(_FORWARD, slots, vectors, kept, energy, descriptors, None, None, None)
         ctx.save_for_backward(vectors, kept)
@@ -396,6 +430,8 @@ class _Network(torch.autograd.Function):
         by_energy, by_descriptors = (
             None if given is None else given.contiguous() for given in cotangents
         )
+        if by_descriptors is not None and ctx.kernel.num_heads > 1:
+            raise ModelError("descriptors that several heads share cannot be differentiated")
         by_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format)
         given = (by_energy, by_descriptors, by_vectors)
         ctx.kernel.run(_BACKWARD, ctx.slots, vectors, kept, None, None, *given)

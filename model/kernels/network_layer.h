@@ -1,4 +1,4 @@
-// One layer of one member, forth and back, a few atoms at a time.
+// One layer of one trunk, forth and back, a few atoms at a time.
 
 #pragma once
 
@@ -63,9 +63,9 @@ template <class T> class Pass {
     std::vector<T> atom_sums, coupled, products, messages, weights;
 
   public:
-    Pass(const Call& call, const Kept<T>& all, int64_t k, int64_t member)
+    Pass(const Call& call, const Measured<T>& edges, const Kept<T>& all, int64_t k, int64_t trunk)
         : call(call), layer(call.model->layers[k]),
-          numbers(static_cast<const T*>(call.model->numbers[member])), kept(all.layers[k]),
+          numbers(static_cast<const T*>(call.model->trunks[trunk])), kept(all.layers[k]),
           below(k ? all.layers[k - 1].features : nullptr), width(layer.width),
           dim_in(components(layer.degree_in)), dim_message(components(call.model->edges.degree)),
           dim_out(components(layer.degree_out)), sums(sums_of<T>(call, k)), view{sums},
@@ -73,9 +73,9 @@ template <class T> class Pass {
           coupled(ATOMS * layer.num_coupled * width), products(ATOMS * dim_out * width),
           messages(ATOMS * dim_message * width), weights(edge_sums::BLOCK * layer.paths * width) {
         view.features = k ? kept.sent : numbers + layer.sent_at;
-        view.harmonics = all.harmonics;
-        view.table = static_cast<const T*>(layer.tables[member]);
-        view.distances = all.distances;
+        view.harmonics = edges.harmonics;
+        view.table = static_cast<const T*>(layer.tables[trunk]);
+        view.distances = edges.distances;
     }
 
     void forward() {

@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 from tace_al.core.errors import ModelError, StructureError
 from tace_al.data.graph import graph_from_atoms
 from tace_al.model import committee as committee_module
+from tace_al.model import ensemble
 from tace_al.model.checkpoint import save
 from tace_al.model.committee import Committee
 from tace_al.model.tace import Tace
@@ -39,6 +40,7 @@ def test_the_committee_says_what_its_members_say(
     stacked_size: int, splines: bool, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committee_module, "STACKED_SIZE", stacked_size)
+    monkeypatch.setattr(committee_module, "ONE_CALL_EDGES", stacked_size)
     members = make_members()
     committee = Committee(members, splines=splines)
     predictions = committee.predict(frames(), stress=True, descriptors=True)
@@ -61,7 +63,7 @@ def test_the_committee_says_what_its_members_say(
 def test_large_requests_are_split_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     committee = Committee(make_members(2))
     whole = committee.predict(frames())
-    monkeypatch.setattr(committee_module, "MAXIMUM_EDGES", 10)
+    monkeypatch.setattr(ensemble, "MAXIMUM_EDGES", 10)
     for before, after in zip(whole, committee.predict(frames()), strict=True):
         assert np.allclose(before.member_energies, after.member_energies, atol=1e-12)
         assert np.allclose(before.member_forces, after.member_forces, atol=1e-12)

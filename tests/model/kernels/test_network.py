@@ -114,6 +114,62 @@ def test_members_answer_as_if_alone() -> None:
         assert torch.equal(single[0], joined[0][index])
 
 
+def test_members_that_share_their_vectors_answer_as_if_they_did_not() -> None:
+    members = [network(seed) for seed in range(3)]
+    kernel = network_kernel(members, radial_splines(members))
+    assert kernel is not None
+    graph = batch(frames())
+    slots, vectors = members[0].inputs(graph).slots, graph.edge_vectors()
+    shared = vectors.expand(3, *vectors.shape)
+
+    def derived(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = given.requires_grad_()
+        energy, descriptors = kernel(given, slots)
+        (gradient,) = torch.autograd.grad(energy.sum() + descriptors.sum(), given)
+        return energy.detach(), descriptors.detach(), gradient
+
+    for one, other in zip(derived(shared), derived(shared.clone()), strict=True):
+        assert one.shape == other.shape
+        assert torch.equal(one, other)
+
+
+HEADS = ("a", "b", "c")
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 3, "channels": (6, 40, 16)}])
+def test_heads_of_one_network(options: dict) -> None:
+    """Each head is what the modules say; their gradients one by one, or that of their sum."""
+    model = network(heads=HEADS, **options)
+    generator = torch.Generator().manual_seed(2)
+    for name in HEADS:
+        for tensor in (*model.head(name).parameters(), *model.head(name).buffers()):
+            tensor.data.add_(0.3 * torch.randn(tensor.shape, generator=generator).to(tensor))
+    (splines,) = radial_splines([model])
+    kernel = network_kernel([model], [splines], heads=HEADS)
+    assert kernel is not None
+    graph = batch(frames())
+    slots, vectors = model.inputs(graph).slots, graph.edge_vectors()
+    factors = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    apart = vectors.expand(3, *vectors.shape).requires_grad_()
+    energies, descriptors = kernel(apart, slots)
+    together = vectors.clone().requires_grad_()
+    same, _ = kernel(together, slots)
+    assert torch.equal(energies, same)
+    (gradients,) = torch.autograd.grad(factors @ energies.sum(1), apart)
+    (summed,) = torch.autograd.grad(factors @ same.sum(1), together)
+    assert close(gradients.sum(0), summed, 1e-12)
+    for index, name in enumerate(HEADS):
+        inputs = model.inputs(graph, head=name)
+        own = vectors.clone().requires_grad_()
+        expected = model(own, inputs, (), splines)
+        assert close(energies[index].detach(), expected.node_energy.detach(), 1e-12)
+        assert close(descriptors.detach(), expected.descriptors.detach(), 1e-12)
+        (gradient,) = torch.autograd.grad(expected.node_energy.sum(), own)
+        assert close(gradients[index], factors[index] * gradient, 1e-12)
+    with pytest.raises(ValueError, match="expand"):
+        kernel(apart.detach().clone(), slots)
+
+
 def test_second_derivatives_are_refused() -> None:
     model = network()
     kernel = network_kernel([model], radial_splines([model]))
