@@ -12,6 +12,7 @@ the folder) or what went wrong, which `server.log` tells at length.
 import argparse
 import asyncio
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -180,7 +181,12 @@ def _run(folder: Path, idle_seconds: float, tell: Callable[[str], None]) -> None
         # Imported here: a process that loses the race for the lock need not pay for it.
         from tace_al.store.embedded.engine import Engine
 
+        # Documents hold no cycles; looking for some in 10^5 of them would stop every client.
+        gc.disable()
         engine = Engine(folder / "journal.sqlite")
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        gc.enable()
     except Exception as error:  # the border of the process: the starter must hear of anything
         _log.exception("the server cannot start")
         tell(f"{type(error).__name__}: {error}")
