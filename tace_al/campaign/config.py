@@ -389,9 +389,13 @@ class Campaign(Part):
     @property
     def elements(self) -> tuple[str, ...]:
         """Symbols of every element that a structure of the campaign has, sorted."""
-        parts = [reaction.initial for reaction in self.reactions]
-        parts += [part for channel in self.structures for part in (*channel.starts, *channel.seeds)]
-        return tuple(sorted({symbol for part in parts for symbol in part.symbols}))
+        return tuple(sorted({symbol for one in self.start_structures for symbol in one.symbols}))
+
+    @property
+    def start_structures(self) -> tuple[Structure, ...]:
+        """Every structure that the campaign names: end states, starts and seeds."""
+        ends = [end for one in self.reactions for end in (one.initial, one.final)]
+        return (*ends, *(part for one in self.structures for part in (*one.starts, *one.seeds)))
 
     @property
     def target_name(self) -> str:

@@ -1,17 +1,20 @@
-"""The first thing a campaign does: end states relaxed by the labeller, and the frames around them.
+"""The first thing a campaign does: start states relaxed by the labeller, and seeds.
 
-Every step of a relaxation is a label and is kept. Around the relaxed states lie the seeds of the
-first training set: rattled copies, and the interpolated path with a rattled copy of every image.
+Start states are both ends of a reaction, and the starts of a channel without one. Every step of a
+relaxation is a label and is kept. Around the relaxed states lie the seeds of the first training
+set: rattled copies, of a reaction the interpolated path with a rattled copy of every image, of
+other channels the seeds that they name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from ase import Atoms
 
-from tace_al.campaign.config import Reaction
+from tace_al.campaign.config import Campaign, Reaction, Structure
 from tace_al.campaign.labelling import Labelling
 from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.core.errors import LabellerError, StructureError
@@ -27,46 +30,60 @@ SAME_STATE = 0.05
 """Angstrom; end states without an atom that moves further are one state."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """One start state: its channel, its name there, and how far it may be relaxed."""
+
+    channel: str
+    end: str
+    structure: Structure
+    max_steps: int
+
+
 @final
 class EndStates:
-    """Relaxed end states of every channel, once the labeller has made them."""
+    """Relaxed start states of every channel, once the labeller has made them."""
 
     def __init__(self, workplace: Workplace, labelling: Labelling) -> None:
         self.workplace, self.labelling = workplace, labelling
-        self._waiting: dict[str, list[tuple[Reaction, str]]] = {}
+        self._states = _states_of(workplace.campaign)
+        self._waiting: dict[str, list[_State]] = {}
         self._requests: dict[str, Request] = {}
         self._relaxed: dict[tuple[str, str], Atoms] = {}
         self._labels: dict[tuple[str, str], str] = {}
 
     @property
     def ready(self) -> bool:
-        """Whether every end state is relaxed."""
-        return len(self._relaxed) == 2 * len(self.workplace.campaign.reactions)
+        """Whether every start state is relaxed."""
+        return len(self._relaxed) == len(self._states)
 
     def of(self, channel: str) -> tuple[Atoms, Atoms]:
-        """Return initial and final state of a channel."""
+        """Return initial and final state of a reaction."""
         return self._relaxed[channel, "initial"], self._relaxed[channel, "final"]
 
-    def label_key(self, channel: str, end: str) -> str:
-        """Return the key of a relaxed end state's label."""
-        return self._labels[channel, end]
+    def starts(self, channel: str) -> list[Atoms]:
+        """Return every relaxed start state of a channel, in order."""
+        ends = [state.end for state in self._states if state.channel == channel]
+        return [self._relaxed[channel, end] for end in ends]
+
+    def anchor(self, channel: str) -> str:
+        """Return the key of the label of a channel's first start state."""
+        first = next(state for state in self._states if state.channel == channel)
+        return self._labels[channel, first.end]
 
     def start(self) -> None:
         """Submit all relaxations; those a former run finished are found on disk."""
-        exploration = self.workplace.campaign.exploration
-        for reaction in self.workplace.campaign.reactions:
-            for end in ENDS:
-                structure = reaction.initial if end == "initial" else reaction.final
-                payload = {
-                    **self.workplace.labeller_payload(),
-                    "frames": self.workplace.frame_file([structure.to_atoms()]),
-                    "fmax": exploration.relax_fmax,
-                    "max_steps": exploration.relax_steps,
-                }
-                request = self.workplace.submit("relax", payload)
-                # channels may share a state: one relaxation then serves them all
-                self._waiting.setdefault(request.key, []).append((reaction, end))
-                self._requests[request.key] = request
+        for state in self._states:
+            payload = {
+                **self.workplace.labeller_payload(),
+                "frames": self.workplace.frame_file([state.structure.to_atoms()]),
+                "fmax": self.workplace.campaign.exploration.relax_fmax,
+                "max_steps": state.max_steps,
+            }
+            request = self.workplace.submit("relax", payload)
+            # channels may share a state: one relaxation then serves them all
+            self._waiting.setdefault(request.key, []).append(state)
+            self._requests[request.key] = request
 
     def receive(self, envelope: Envelope) -> None:
         """Keep a relaxation's labels for every channel that begins or ends there.
@@ -81,48 +98,67 @@ class EndStates:
             )
             self.workplace.dispatcher.submit(request)
             return
-        for reaction, end in self._waiting.pop(envelope.key):
-            self._keep(reaction, end, envelope)
+        for state in self._waiting.pop(envelope.key):
+            self._keep(state, envelope)
 
-    def _keep(self, reaction: Reaction, end: str, envelope: Envelope) -> None:
-        """Keep a relaxation's labels; queue the seeds when a channel has both its ends."""
+    def _keep(self, state: _State, envelope: Envelope) -> None:
+        """Keep a relaxation's labels; queue the seeds when a channel has all its states."""
+        channel, end = state.channel, state.end
         if envelope.error_kind == CRASH:
-            raise _labeller_fails(reaction, end, envelope.error_message)
+            raise _labeller_fails(state, envelope.error_message)
         if not envelope.ok or envelope.result is None:
-            raise failed_task(envelope, f"the {end} state of '{reaction.name}' has no label")
+            raise failed_task(envelope, f"the {end} state of '{channel}' has no label")
         result = envelope.result
         if result["failure"]:
-            raise _labeller_fails(reaction, end, result["failure"])
+            raise _labeller_fails(state, result["failure"])
         frames = read_frames(Path(envelope.folder) / result["frames_file"])
         for step, (atoms, entry) in enumerate(zip(frames, result["labels"], strict=True)):
             last = step == len(frames) - 1
             origin = {"kind": "end_state" if last else "relax", "end": end, "step": step}
-            key = self.workplace.store.add_structure(atoms, channel=reaction.name, origin=origin)
+            key = self.workplace.store.add_structure(atoms, channel=channel, origin=origin)
             path = label_path(self.workplace.labels_dir, entry["label_key"])
             self.labelling.keep(key, path, role="train", generation=0)
-        if not result["converged"]:
+        if not result["converged"] and state.max_steps:
             self.workplace.store.log(
                 "warning",
-                f"the {end} state of '{reaction.name}' is not relaxed to "
+                f"the {end} state of '{channel}' is not relaxed to "
                 f"{self.workplace.campaign.exploration.relax_fmax} eV/A after {len(frames)} labels",
             )
-        self._relaxed[reaction.name, end] = bare_copy(frames[-1])
-        self._labels[reaction.name, end] = result["labels"][-1]["label_key"]
-        if all((reaction.name, other) in self._relaxed for other in ENDS):
-            self._queue_seeds(reaction)
+        self._relaxed[channel, end] = bare_copy(frames[-1])
+        self._labels[channel, end] = result["labels"][-1]["label_key"]
+        states = [other for other in self._states if other.channel == channel]
+        if all((channel, other.end) in self._relaxed for other in states):
+            self._queue_seeds(channel, [other.end for other in states])
 
-    def _queue_seeds(self, reaction: Reaction) -> None:
+    def _queue_seeds(self, channel: str, ends: Sequence[str]) -> None:
         """Queue the labels of the first training set of a channel."""
         campaign = self.workplace.campaign
-        initial, final = self.of(reaction.name)
-        for symbol in sorted(set(initial.get_chemical_symbols())):
-            self._queue(isolated_atom(symbol), reaction.name, {"kind": "isolated"})
-        for end, state in zip(ENDS, (initial, final), strict=True):
-            generator = random_generator(campaign.seed, "rattle", reaction.name, end)
+        states = self.starts(channel)
+        extra = [
+            seed.to_atoms()
+            for other in campaign.structures
+            if other.name == channel
+            for seed in other.seeds
+        ]
+        symbols = {symbol for atoms in (*states, *extra) for symbol in atoms.symbols}
+        for symbol in sorted(symbols):
+            self._queue(isolated_atom(symbol), channel, {"kind": "isolated"})
+        for end, state in zip(ends, states, strict=True):
+            generator = random_generator(campaign.seed, "rattle", channel, end)
             for copy in range(campaign.exploration.num_rattled):
                 origin: dict[str, str | int] = {"kind": "rattle", "end": end, "copy": copy}
                 atoms = rattled(state, campaign.exploration.rattle, generator)
-                self._queue(atoms, reaction.name, origin)
+                self._queue(atoms, channel, origin)
+        for index, atoms in enumerate(extra):
+            self._queue(atoms, channel, {"kind": "seed", "copy": index})
+        for reaction in campaign.reactions:
+            if reaction.name == channel:
+                self._queue_path(reaction)
+
+    def _queue_path(self, reaction: Reaction) -> None:
+        """Queue the labels along the interpolated path of a reaction."""
+        campaign = self.workplace.campaign
+        initial, final = self.of(reaction.name)
         last = comparable_ends(initial, final)
         largest = float(np.linalg.norm(last - initial.positions, axis=1).max())
         if largest < SAME_STATE:
@@ -147,9 +183,34 @@ class EndStates:
         store.add_candidate(key, kind="seed", channel=channel, generation=0, state="queued")
 
 
-def _labeller_fails(reaction: Reaction, end: str, why: str) -> LabellerError:
+def _states_of(campaign: Campaign) -> list[_State]:
+    """Return the start states of every channel, reactions first."""
+    steps = campaign.exploration.relax_steps
+    states = [
+        _State(
+            channel=reaction.name,
+            end=end,
+            structure=reaction.initial if end == "initial" else reaction.final,
+            max_steps=steps,
+        )
+        for reaction in campaign.reactions
+        for end in ENDS
+    ]
+    return states + [
+        _State(
+            channel=channel.name,
+            end=f"start_{index}",
+            structure=structure,
+            max_steps=steps if channel.relax else 0,
+        )
+        for channel in campaign.structures
+        for index, structure in enumerate(channel.starts)
+    ]
+
+
+def _labeller_fails(state: _State, why: str) -> LabellerError:
     """Return the error that ends a campaign before it has begun."""
-    return LabellerError(f"the labeller fails on the {end} state of '{reaction.name}': {why}")
+    return LabellerError(f"the labeller fails on the {state.end} state of '{state.channel}': {why}")
 
 
 def rattled(atoms: Atoms, width: float, generator: np.random.Generator) -> Atoms:

@@ -1,18 +1,22 @@
-"""Exploration with the serving committee: an elastic band and Langevin walkers for every channel.
+"""Exploration with the serving committee: elastic bands of reactions, walkers of every channel.
+
+Walkers are those of the campaign's samplers, or the Langevin walkers of its `exploration`.
 
 What they bring home becomes candidates: frames between the two thresholds, a random share of known
 ones for audit, and the saddle point of every band, whose label checks the barrier itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ase import Atoms
 
-from tace_al.campaign.config import Reaction
+from tace_al.campaign.config import Campaign, Reaction
 from tace_al.campaign.end_states import EndStates
 from tace_al.campaign.generations import Serving
+from tace_al.campaign.sampling import SamplerChoice
 from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.core.random_generators import random_generator, random_seed
 from tace_al.data.frames import bare_copy, read_frames
@@ -22,6 +26,15 @@ from tace_al.selection.calibration import PRIOR_SCALE
 
 EXTRA_CHUNKS = 4
 """Further chunks a walker may run while the next generation trains."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Walker:
+    """One walker; without a sampler it is one of the Langevin walkers of `exploration`."""
+
+    name: str
+    channel: str
+    sampler: SamplerChoice | None = None
 
 
 @final
@@ -36,20 +49,20 @@ class Exploration:
     ) -> None:
         self.workplace, self.end_states, self.on_saddle = workplace, end_states, on_saddle
         self._running: dict[str, str] = {}
+        self._walkers = _walkers_of(workplace.campaign)
 
     def start(self, serving: Serving) -> None:
         """Submit the band and the first chunk of every walker, those a former run left included."""
         store = self.workplace.store
-        known = {(chunk.walker, chunk.index): chunk for chunk in store.chunks()}
+        known = {(chunk.walker, chunk.index) for chunk in store.chunks()}
         for reaction in self.workplace.campaign.reactions:
-            walker = f"{reaction.name}-band"
-            if (walker, serving.number) not in known:
-                self._submit_band(reaction, walker, serving)
-            for number in range(self.workplace.campaign.exploration.walkers):
-                walker = f"{reaction.name}-{number}"
-                index = serving.number * (1 + EXTRA_CHUNKS)
-                if (walker, index) not in known:
-                    self._submit_walker(reaction, walker, index, serving)
+            name = f"{reaction.name}-band"
+            if (name, serving.number) not in known:
+                self._submit_band(reaction, name, serving)
+        for walker in self._walkers:
+            index = serving.number * (1 + EXTRA_CHUNKS)
+            if (walker.name, index) not in known:
+                self._submit_walker(walker, index, serving)
         for chunk in store.chunks(state="running"):
             if chunk.key not in self._running:
                 task = chunk.summary["task"]
@@ -60,19 +73,17 @@ class Exploration:
         """Give an idle worker one more chunk of some walker."""
         chunks = self.workplace.store.chunks(kind="md")
         busy = set(self._running.values())
-        for reaction in self.workplace.campaign.reactions:
-            for number in range(self.workplace.campaign.exploration.walkers):
-                walker = f"{reaction.name}-{number}"
-                if walker in busy:
-                    continue
-                last = max((c.index for c in chunks if c.walker == walker), default=-1)
-                if last + 1 < (serving.number + 1) * (1 + EXTRA_CHUNKS):
-                    index = max(last + 1, serving.number * (1 + EXTRA_CHUNKS))
-                    self._submit_walker(reaction, walker, index, serving)
-                    return
+        for walker in self._walkers:
+            if walker.name in busy:
+                continue
+            last = max((c.index for c in chunks if c.walker == walker.name), default=-1)
+            if last + 1 < (serving.number + 1) * (1 + EXTRA_CHUNKS):
+                index = max(last + 1, serving.number * (1 + EXTRA_CHUNKS))
+                self._submit_walker(walker, index, serving)
+                return
 
     def finished(self, serving: Serving) -> bool:
-        """Whether the band and the first chunks of this generation are all in."""
+        """Whether the bands and the first chunks of this generation are all in."""
         chunks = self.workplace.store.chunks()
         first = [
             chunk
@@ -80,9 +91,19 @@ class Exploration:
             if (chunk.kind == "neb" and chunk.index == serving.number)
             or (chunk.kind == "md" and chunk.index == serving.number * (1 + EXTRA_CHUNKS))
         ]
-        channels = len(self.workplace.campaign.reactions)
-        expected = channels * (1 + self.workplace.campaign.exploration.walkers)
+        expected = len(self.workplace.campaign.reactions) + len(self._walkers)
         return len(first) == expected and all(chunk.state != "running" for chunk in first)
+
+    def observables(self, serving: Serving) -> dict[str, list[dict[str, Any]]]:
+        """Return what the first chunks of this generation observed, by channel."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for chunk in first_chunks(self.workplace.store.chunks(kind="md"), serving.number):
+            result = chunk.summary.get("result")
+            if result and result.get("observables"):
+                told = {"walker": chunk.walker, "outcome": chunk.state}
+                told["sampler"] = chunk.summary["payload"]["sampler"]
+                found.setdefault(chunk.channel, []).append({**result["observables"], **told})
+        return found
 
     def expects(self, key: str) -> bool:
         """Whether an envelope belongs to a band or a walker."""
@@ -165,6 +186,8 @@ class Exploration:
             "index": chunk.index,
             "step": int(atoms.info.get("step", 0)),
         }
+        if "sampler" in chunk.summary["payload"]:
+            origin["sampler"] = chunk.summary["payload"]["sampler"]
         frame = bare_copy(atoms)
         uncertain = uncertainty >= acquisition.low
         seed = self.workplace.campaign.seed
@@ -224,50 +247,68 @@ class Exploration:
             "energy_scale": serving.calibration.energy_scale,
             "energy_floor": serving.calibration.energy_floor,
         }
-        self._submit("band", payload, walker=walker, reaction=reaction, index=serving.number)
+        self._submit("band", payload, walker=walker, channel=reaction.name, index=serving.number)
 
-    def _submit_walker(self, reaction: Reaction, walker: str, index: int, serving: Serving) -> None:
+    def _submit_walker(self, walker: _Walker, index: int, serving: Serving) -> None:
         """Submit one chunk: on from where the walker is, or from a new place if that was unsafe."""
+        if walker.sampler is None:
+            self._submit_langevin(walker, index, serving)
+            return
+        start, state = self._start(walker, index)
+        payload = {
+            "sampler": walker.sampler.name,
+            "options": walker.sampler.options_at(serving.number),
+            "models": list(serving.models),
+            "start": start,
+            "state": state,
+            "thresholds": self._thresholds(serving),
+            "seed": random_seed(self.workplace.campaign.seed, "walker", walker.name, index),
+        }
+        self._submit("sample", payload, walker=walker.name, channel=walker.channel, index=index)
+
+    def _submit_langevin(self, walker: _Walker, index: int, serving: Serving) -> None:
+        """Submit one chunk of the Langevin walkers that `exploration` describes."""
         workplace, exploration = self.workplace, self.workplace.campaign.exploration
-        seed = workplace.campaign.seed
         ladder = exploration.temperatures
         rung = min(serving.number - 1, len(ladder) - 1)
         payload = {
             "models": list(serving.models),
-            "start": self._start(reaction, walker, index),
+            "start": self._start(walker, index)[0],
             "thresholds": self._thresholds(serving),
             "temperature": ladder[max(rung - 1, 0)],
             "temperature_end": ladder[rung],
             "steps": exploration.steps,
             "timestep_fs": exploration.timestep_fs,
             "friction_per_fs": exploration.friction_per_fs,
-            "seed": random_seed(seed, "walker", walker, index),
+            "seed": random_seed(workplace.campaign.seed, "walker", walker.name, index),
         }
-        self._submit("langevin", payload, walker=walker, reaction=reaction, index=index)
+        self._submit("langevin", payload, walker=walker.name, channel=walker.channel, index=index)
 
-    def _start(self, reaction: Reaction, walker: str, index: int) -> Path:
-        """Return the frame file a chunk starts from."""
+    def _start(self, walker: _Walker, index: int) -> tuple[Path, Path | None]:
+        """Return the frame file a chunk starts from, and that of the state it takes up."""
         store = self.workplace.store
-        former = [chunk for chunk in store.chunks(walker=walker) if chunk.index < index]
+        former = [chunk for chunk in store.chunks(walker=walker.name) if chunk.index < index]
         latest = max(former, key=lambda chunk: chunk.index) if former else None
         if latest is not None and latest.state == "known":
             folder = self.workplace.path(latest.summary["folder"])
-            return folder / str(latest.summary["result"]["final_file"])
-        starts = list(self.end_states.of(reaction.name))
+            result = latest.summary["result"]
+            state = result.get("state_file")
+            return folder / str(result["final_file"]), folder / str(state) if state else None
+        starts = self.end_states.starts(walker.channel)
         bands = [
             chunk
-            for chunk in store.chunks(walker=f"{reaction.name}-band")
+            for chunk in store.chunks(walker=f"{walker.channel}-band")
             if chunk.frames_path and chunk.state != "broken"
         ]
         if bands:
             path = max(bands, key=lambda chunk: chunk.index).frames_path
             starts += read_frames(self.workplace.path(path))[1:-1]
-        generator = random_generator(self.workplace.campaign.seed, "start", walker, index)
+        generator = random_generator(self.workplace.campaign.seed, "start", walker.name, index)
         chosen = starts[int(generator.integers(len(starts)))]
-        return self.workplace.frame_file([bare_copy(chosen)])
+        return self.workplace.frame_file([bare_copy(chosen)]), None
 
     def _submit(
-        self, task: str, payload: dict[str, Any], *, walker: str, reaction: Reaction, index: int
+        self, task: str, payload: dict[str, Any], *, walker: str, channel: str, index: int
     ) -> None:
         """Submit a chunk and remember it as running."""
         request: Request = self.workplace.request(task, payload)
@@ -275,11 +316,11 @@ class Exploration:
             request.key,
             walker=walker,
             kind="neb" if task == "band" else "md",
-            channel=reaction.name,
+            channel=channel,
             index=index,
             state="running",
             generation=self._generation_of(task, index),
-            temperature=payload.get("temperature_end"),
+            temperature=_temperature(payload),
             summary={"task": task, "payload": dict(request.payload)},
         )
         self._running[request.key] = walker
@@ -288,3 +329,38 @@ class Exploration:
     def _generation_of(self, task: str, index: int) -> int:
         """Return the generation whose committee drives a chunk."""
         return index if task == "band" else index // (1 + EXTRA_CHUNKS)
+
+
+def first_chunks(chunks: Iterable[Any], generation: int) -> list[Any]:
+    """Return the chunks that every walker runs with a generation, without the extra ones."""
+    return [chunk for chunk in chunks if chunk.index == generation * (1 + EXTRA_CHUNKS)]
+
+
+def _walkers_of(campaign: Campaign) -> tuple[_Walker, ...]:
+    """Return the walkers that a campaign's settings describe, channel by channel."""
+    walkers = []
+    for channel in campaign.channels:
+        if not campaign.samplers:
+            numbers = range(campaign.exploration.walkers)
+            walkers += [_Walker(name=f"{channel}-{number}", channel=channel) for number in numbers]
+        for place, sampler in enumerate(campaign.samplers):
+            if sampler.channels and channel not in sampler.channels:
+                continue
+            label = f"{channel}-{_plain_name(sampler.name)}{place}"
+            walkers += [
+                _Walker(name=f"{label}-{number}", channel=channel, sampler=sampler)
+                for number in range(sampler.walkers)
+            ]
+    return tuple(walkers)
+
+
+def _plain_name(name: str) -> str:
+    """Return the last word of a sampler's name, which may be an import path."""
+    return name.rpartition(":")[2]
+
+
+def _temperature(payload: Mapping[str, Any]) -> float | None:
+    """Return the temperature in K that a chunk ends at, where it has one."""
+    options = payload.get("options", payload)
+    value = options.get("temperature_end") or options.get("temperature")
+    return float(value) if isinstance(value, int | float) else None

@@ -30,7 +30,9 @@ from tace_al.campaign.outcome import (
     generation_outcomes,
     label_saddles,
     stopping_rule,
+    target_text,
 )
+from tace_al.campaign.targets import Targets
 from tace_al.campaign.workplace import Workplace
 from tace_al.core.atomic_write import require_free_space
 from tace_al.core.errors import ConfigError, RecordNotFound
@@ -71,9 +73,8 @@ def run_campaign(
     directory.mkdir(parents=True, exist_ok=True)
     require_free_space(directory)
     labeller = labeller_from_name(campaign.labeller.name, campaign.labeller.options)
-    for reaction in campaign.reactions:
-        check_structure(reaction.initial.to_atoms())
-        check_structure(reaction.final.to_atoms())
+    for structure in campaign.start_structures:
+        check_structure(structure.to_atoms())
     with _only_run(directory), Store.open(directory, uri=uri) as store:
         _enter(store, campaign)
         store.add_fidelity(labeller.fidelity)
@@ -164,8 +165,8 @@ class _Loop:
         self.anchors: dict[str, str] = {}
         self.generations = Generations(workplace, self.anchors)
         self.exploration = Exploration(workplace, self.end_states, self._on_label)
+        self.targets = Targets(workplace, self.end_states, self.exploration)
         self.choosing = Choosing(workplace, self.labelling)
-        self.rule = stopping_rule(workplace)
         self._explored = 0
         self._reported = 0
 
@@ -183,7 +184,7 @@ class _Loop:
 
     def run(self) -> CampaignResult:
         """Go round until the stopping rule says why not to."""
-        with self.console.status("relaxing the end states") as status:
+        with self.console.status("relaxing the start states") as status:
             self.end_states.start()
             reason = None
             while reason is None and not self.end_states.ready:
@@ -210,12 +211,12 @@ class _Loop:
         )
 
     def _anchor(self) -> None:
-        """Find the labels of the reactants, from which barriers are measured."""
+        """Find the labels of the first start states, from which energies are measured."""
         energies = {record.key: record.energy for record in self.workplace.store.labels()}
-        for reaction in self.workplace.campaign.reactions:
-            key = self.end_states.label_key(reaction.name, "initial")
-            self.anchors[reaction.name] = key
-            self.reactant_energy[reaction.name] = energies[key]
+        for channel in self.workplace.campaign.channels:
+            key = self.end_states.anchor(channel)
+            self.anchors[channel] = key
+            self.reactant_energy[channel] = energies[key]
 
     def _advance(self) -> str | None:
         """Start whatever can be started; return why the campaign is over, or None."""
@@ -234,10 +235,11 @@ class _Loop:
             return None
         if not self.exploration.finished(serving) or self.choosing.running:
             return None
+        judged = self.targets.finished(serving)
         if not self.choosing.done(serving):
             self.choosing.start(serving)
             return None
-        if not self.labelling.idle:
+        if not (judged and self.labelling.idle):
             return None
         self._report_generation()
         reason = self._reason()
@@ -252,7 +254,7 @@ class _Loop:
 
     def _reason(self) -> str | None:
         """Return what the stopping rule says of the generations so far."""
-        return self.rule.reason(
+        return stopping_rule(self.workplace).reason(
             generation_outcomes(self.workplace),
             num_labels=self.labelling.num_labels,
             seconds=self.seconds,
@@ -260,7 +262,7 @@ class _Loop:
 
     def _out_of_time(self) -> str | None:
         """Return why the campaign is over when its time is, whatever still runs."""
-        limit = self.rule.max_seconds
+        limit = self.workplace.campaign.stopping.max_seconds
         return self._reason() if limit is not None and self.seconds >= limit else None
 
     def _receive(self, envelope: Envelope) -> None:
@@ -271,6 +273,8 @@ class _Loop:
             self.generations.receive_member(envelope)
         elif self.exploration.expects(envelope.key):
             self.exploration.receive(envelope)
+        elif self.targets.expects(envelope.key):
+            self.targets.receive(envelope)
         elif self.generations.expects(envelope.key):
             self.generations.receive_assessment(envelope)
         elif self.choosing.expects(envelope.key) and self.generations.serving is not None:
@@ -313,14 +317,16 @@ class _Loop:
         self._reported = serving.number
         self.log_time()
         record = self.workplace.store.generation(serving.number)
-        barriers = ", ".join(
+        found = [
             f"{channel} {barrier['barrier']:.3f} ± {barrier['error_bar']:.3f} eV"
             for channel, barrier in record.barriers.items()
-        )
+        ]
+        found += [f"{name} {target_text(target)}" for name, target in record.targets.items()]
         error = record.errors.get("force_rmse")
         quality = f"force error {error:.0f} meV/A" if error is not None else "no calibration yet"
+        known = ", ".join([quality, *found])
         self.console.print(
-            f"generation {serving.number}: {record.num_labels} labels, {quality}, {barriers} "
+            f"generation {serving.number}: {record.num_labels} labels, {known} "
             f"({self.seconds / 60:.1f} min)",
             soft_wrap=True,
         )

@@ -1,10 +1,12 @@
-"""What a generation says about the barriers, and what the whole campaign says in the end."""
+"""What a generation says about barriers and targets, and what a campaign says in the end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import hypot
 from pathlib import Path
 from typing import Any
 
+from tace_al.campaign.exploration import first_chunks
 from tace_al.campaign.workplace import Workplace
 from tace_al.selection.stopping import GenerationOutcome, StoppingRule, TargetEstimate
 
@@ -21,6 +23,8 @@ class CampaignResult:
         Why it ended.
     barriers
         For each channel the dictionary that `GenerationRecord.barriers` holds (eV, Angstrom).
+    targets
+        For each value of another target its `value`, `error_bar`, `unit` and more.
     references
         Known barriers in eV, for comparison only.
     lowering
@@ -45,10 +49,13 @@ class CampaignResult:
     coverage: float | None
     seconds: float
     report: Path | None = None
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the Store keeps."""
+        targets = {"targets": self.targets} if self.targets else {}
         return {
+            **targets,
             "barriers": self.barriers,
             "labels": self.num_labels,
             "coverage": self.coverage,
@@ -71,6 +78,8 @@ class CampaignResult:
             if channel in self.references:
                 line += f" (reference {self.references[channel]:.3f})"
             lines.append(line)
+        for name, target in self.targets.items():
+            lines.append(f"  {name:<20} {target_text(target)}")
         if self.lowering is not None:
             lines.append(
                 f"  the catalyst lowers the barrier by {self.lowering['value']:.3f} "
@@ -88,9 +97,18 @@ class CampaignResult:
 
 def stopping_rule(workplace: Workplace) -> StoppingRule:
     """Return the rule that a campaign's settings describe."""
-    stopping = workplace.campaign.stopping
+    campaign, stopping = workplace.campaign, workplace.campaign.stopping
+    if campaign.target_name == "barrier":
+        targets = [reaction.name for reaction in campaign.reactions]
+    else:  # what the generations have named
+        targets = sorted(
+            {name for record in workplace.store.generations() for name in record.targets}
+        )
     return StoppingRule(
-        targets=tuple(reaction.name for reaction in workplace.campaign.reactions),
+        targets=tuple(targets),
+        checked_by_label=campaign.target_name == "barrier",
+        max_flagged_share=stopping.max_flagged_share,
+        min_coverage=stopping.min_coverage,
         window=stopping.window,
         min_generations=stopping.min_generations,
         tolerance=stopping.tolerance,
@@ -101,24 +119,65 @@ def stopping_rule(workplace: Workplace) -> StoppingRule:
 
 
 def generation_outcomes(workplace: Workplace) -> list[GenerationOutcome]:
-    """Return what each generation that served says of the barriers, oldest first."""
+    """Return what each generation that served says of barriers or targets, oldest first."""
     outcomes = []
+    barriers_wanted = workplace.campaign.target_name == "barrier"
+    chunks = workplace.store.chunks(kind="md")
     for record in workplace.store.generations():
-        if record.state not in ("serving", "retired") or not record.barriers:
+        if record.state not in ("serving", "retired"):
             continue
-        targets = {
-            channel: TargetEstimate(
-                value=barrier["barrier"],
-                error=barrier["error_bar"],
-                label_value=barrier["saddle_label"],
-            )
-            for channel, barrier in record.barriers.items()
-            if barrier["converged"]
-        }
+        if barriers_wanted and not record.barriers:
+            continue
+        targets = _barrier_estimates(record) if barriers_wanted else _target_estimates(record)
         outcomes.append(
-            GenerationOutcome(number=record.number, targets=targets, coverage=record.coverage)
+            GenerationOutcome(
+                number=record.number,
+                targets=targets,
+                flagged_share=flagged_share(first_chunks(chunks, record.number)),
+                coverage=record.coverage,
+            )
         )
     return outcomes
+
+
+def _barrier_estimates(record: Any) -> dict[str, TargetEstimate]:
+    """Return the barriers of a generation whose paths converged."""
+    return {
+        channel: TargetEstimate(
+            value=barrier["barrier"],
+            error=barrier["error_bar"],
+            label_value=barrier["saddle_label"],
+        )
+        for channel, barrier in record.barriers.items()
+        if barrier["converged"]
+    }
+
+
+def _target_estimates(record: Any) -> dict[str, TargetEstimate]:
+    """Return the values of a generation's target."""
+    return {
+        name: TargetEstimate(value=one["value"], error=one["error_bar"], unit=one["unit"])
+        for name, one in record.targets.items()
+    }
+
+
+def flagged_share(chunks: Sequence[Any]) -> float | None:
+    """Return the share of the frames kept by some chunks that were not known, None without any.
+
+    A chunk that ended at a broken frame, which is never kept, counts it as one that was not known.
+    """
+    kept = flagged = 0
+    for chunk in chunks:
+        result = chunk.summary.get("result")
+        broken = int(chunk.state == "broken")
+        kept += broken + (result["num_frames"] if result else 0)
+        flagged += broken + (result["num_uncertain"] if result else 0)
+    return flagged / kept if kept else None
+
+
+def target_text(target: Mapping[str, Any]) -> str:
+    """Return "0.81 ± 0.03 THz"."""
+    return f"{target['value']:.4g} ± {target['error_bar']:.2g} {target['unit']}".strip()
 
 
 def label_saddles(workplace: Workplace, structure: str, reactant_energy: dict[str, float]) -> None:
@@ -145,12 +204,14 @@ def label_saddles(workplace: Workplace, structure: str, reactant_energy: dict[st
 def campaign_result(
     workplace: Workplace, *, reason: str, num_labels: int, seconds: float
 ) -> CampaignResult:
-    """Return the result: for each channel the last converged band, or the last one."""
+    """Return the result: for each channel the last converged band or the last one; targets."""
     channels = [reaction.name for reaction in workplace.campaign.reactions]
     barriers: dict[str, dict[str, Any]] = {}
+    targets: dict[str, dict[str, Any]] = {}
     coverage = None
     for record in workplace.store.generations():
-        if record.state in ("serving", "retired") and record.barriers:
+        if record.state in ("serving", "retired"):
+            targets |= {name: dict(one) for name, one in record.targets.items()}
             for name, barrier in record.barriers.items():
                 if barrier["converged"] or not barriers.get(name, barrier)["converged"]:
                     barriers[name] = barrier
@@ -177,4 +238,5 @@ def campaign_result(
         num_labels=num_labels,
         coverage=coverage,
         seconds=seconds,
+        targets=targets,
     )
