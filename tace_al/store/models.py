@@ -1,6 +1,7 @@
 """Trained members, what they were trained on, and the generations they form."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, final
 
 from tace_al.core.errors import StoreError, nearest_names
@@ -8,6 +9,7 @@ from tace_al.core.hashing import KEY_LENGTH, content_hash
 from tace_al.store.blobs import blob_fields, read_blob
 from tace_al.store.border import guarded
 from tace_al.store.connection import Connection
+from tace_al.store.model_files import file_digest
 from tace_al.store.records import (
     GENERATION_STATES,
     GenerationRecord,
@@ -23,8 +25,11 @@ _KEY_BYTES = KEY_LENGTH // 2
 class Models:
     """The models, training sets and generations of one campaign."""
 
-    def __init__(self, connection: Connection, campaign: str) -> None:
+    def __init__(
+        self, connection: Connection, campaign: str, directory: Path | None = None
+    ) -> None:
         self.connection = connection
+        self._directory = directory
         self._models = Table(ModelRecord, connection, campaign)
         self._training_sets = Table(TrainingSetRecord, connection, campaign)
         self._generations = Table(GenerationRecord, connection, campaign)
@@ -58,13 +63,16 @@ class Models:
     def label_keys(self, record: TrainingSetRecord) -> list[str]:
         """Return the label keys that a training set's record holds."""
         packed = read_blob(self.connection, record.label_keys, record.label_keys_file) or b""
-        return [
-            packed[start : start + _KEY_BYTES].hex() for start in range(0, len(packed), _KEY_BYTES)
-        ]
+        return unpacked_keys(packed)
 
     @guarded
     def add(self, key: str, **fields: Any) -> bool:
-        """Store a trained member (fields of `ModelRecord`); False when it is there."""
+        """Store a trained member (fields of `ModelRecord`); False when it is there.
+
+        The digest of its file is kept, so that `tace-al db check` sees when the file changes.
+        """
+        if self._directory is not None and "path" in fields:
+            fields.setdefault("digest", file_digest(self._directory / str(fields["path"])))
         return self._models.insert(key=key, **{"created": now(), **fields})
 
     @guarded
@@ -124,6 +132,12 @@ class Models:
         """Return the newest generation that serves, None before the first."""
         found = self._generations.objects.filter(state="serving").order_by("-number").first()
         return found if isinstance(found, GenerationRecord) else None
+
+
+def unpacked_keys(packed: bytes) -> list[str]:
+    """Return the label keys that lie end to end in a training set's record."""
+    starts = range(0, len(packed), _KEY_BYTES)
+    return [packed[start : start + _KEY_BYTES].hex() for start in starts]
 
 
 def training_set_key(label_keys: Sequence[str]) -> str:

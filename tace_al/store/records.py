@@ -179,7 +179,10 @@ class CandidateRecord(Document):
 
 
 class ModelRecord(Document):
-    """One trained member of a committee. `parents` are the models it started from."""
+    """One trained member of a committee. `parents` are the models it started from.
+
+    `digest` is that of the file at `path` when it was stored.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "model",
@@ -195,6 +198,7 @@ class ModelRecord(Document):
     generation = IntField(required=True)
     member = IntField(required=True)
     path = StringField(required=True)
+    digest = StringField()
     parents = ListField(StringField(), max_length=MAX_MEMBERS)
     training_set = StringField(required=True)
     seed = IntField(required=True)

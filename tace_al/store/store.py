@@ -83,7 +83,7 @@ class Store:
         self.candidates = candidates.records
         self.candidate = candidates.record
         self.prediction = candidates.prediction
-        models = Models(connection, campaign)
+        models = Models(connection, campaign, directory)
         self.add_training_set = models.add_training_set
         self.training_set = models.training_set
         self.add_model = models.add

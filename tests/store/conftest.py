@@ -4,17 +4,25 @@ Tests on a real server work in a database of their own, named by chance and drop
 """
 
 import contextlib
+import json
 import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
+import numpy as np
 import pymongo
 import pytest
+import safetensors.numpy
+from ase import Atoms
+from ase.build import molecule
 
+from tace_al.core.labels import Fidelity, Label
+from tace_al.dispatch.label_file import read_label, write_label
 from tace_al.store.connection import URI_VARIABLE
 from tace_al.store.embedded import wire
 from tace_al.store.embedded.launch import ensure_server, stop_server
@@ -160,3 +168,65 @@ def proxy(db_folder: Path) -> Iterator[Proxy]:
     yield opened
     with contextlib.suppress(OSError):
         opened.cut()
+
+
+def label_in_file(path: Path) -> Label | None:
+    """Return the label in a worker's file, None for a failure."""
+    found = read_label(path)
+    return found if isinstance(found, Label) else None
+
+
+def checkpoint(directory: Path, name: str, **metadata: Any) -> str:
+    """Write a file with the header of a checkpoint; return its path from the campaign's folder."""
+    path = directory / "models" / f"{name}.tace"
+    path.parent.mkdir(exist_ok=True)
+    header = {"tace": json.dumps({"format": "tace", "version": 2, "metadata": metadata})}
+    safetensors.numpy.save_file({"w": np.arange(3.0)}, path, metadata=header)
+    return str(path.relative_to(directory))
+
+
+def fill_with_files(store: Store) -> None:
+    """Give a campaign four labels with their files, a big structure, two models, candidates."""
+    fidelity = Fidelity(name="gfn2", code="tblite 0.8.0", settings={"accuracy": 1.0})
+    store.add_fidelity(fidelity)
+    keys = []
+    for number in range(5):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=number)
+        key = store.add_structure(atoms, channel="c", origin={"kind": "md", "step": number})
+        state = "labelled" if number < 4 else "queued"
+        store.add_candidate(key, kind="seed", channel="c", generation=0, state=state)
+        if number == 4:
+            continue
+        label = Label(
+            structure_key=key,
+            fidelity_key=fidelity.key,
+            energy=-number / 3,
+            forces=np.random.default_rng(number).normal(size=(3, 3)),
+        )
+        store.add_label(label, fidelity_name="gfn2", role="train", generation=0)
+        write_label(store.directory / "labels" / f"{label.key}.npz", label)
+        keys.append(label.key)
+    big = np.random.default_rng(0).normal(size=(60_000, 3))
+    store.add_structure(Atoms(numbers=np.ones(60_000, int), positions=big), channel="c", origin={})
+    training_set = store.add_training_set(keys)
+    for member in range(2):
+        fields = {"generation": 1, "member": member, "seed": member, "training_set": training_set}
+        path = checkpoint(store.directory, f"m{member}", **fields)
+        key = f"{member}" * 32
+        store.add_model(key, path=path, code_version="0.1.0", **fields)
+    store.add_generation(1, models=["0" * 32, "1" * 32], num_labels=4)
+    store.log("note", "filled")
+
+
+@pytest.fixture
+def read_file() -> Callable[[Path], Label | None]:
+    """What reads a label's file."""
+    return label_in_file
+
+
+@pytest.fixture
+def sound(store: Store) -> Store:
+    """A small campaign with everything in order."""
+    fill_with_files(store)
+    return store

@@ -4,6 +4,7 @@ Any number of processes may ask at once: they all start a server, one of those g
 lock, the others find the folder busy, and everybody connects to the one.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 from tace_al.core.errors import DatabaseUnreachable, StorageFull
 from tace_al.store.embedded import wire
-from tace_al.store.embedded.server import ADDRESS_FILE, IDLE_SECONDS
+from tace_al.store.embedded.server import ADDRESS_FILE, IDLE_SECONDS, LOCK_FILE
 
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
@@ -87,8 +88,20 @@ def stop_server(folder: Path) -> None:
         return
     _asked(path, {"shutdown": 1, "$db": "admin"})
     deadline = time.monotonic() + _ANSWER_SECONDS
-    while path.exists() and time.monotonic() < deadline:
+    while (path.exists() or _is_locked(folder)) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _is_locked(folder: Path) -> bool:
+    """Tell whether a server still has the folder: it folds its log after its last answer."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _asked(path: Path, command: dict[str, Any]) -> bool:

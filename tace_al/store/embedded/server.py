@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tace_al.store.embedded.engine import Engine
 
 ADDRESS_FILE = "address.json"
+LOCK_FILE = "server.lock"
 IDLE_SECONDS = 10.0
 FLUSH_SECONDS = 0.05
 _LOCK_WAIT_SECONDS = 5.0
@@ -157,7 +158,7 @@ def _acquire_lock(folder: Path) -> int | None:
 
     A server that is about to end has taken its address away and lets go within moments.
     """
-    descriptor = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     while True:
         try:
