@@ -17,7 +17,9 @@ from tace_al.report.tables import (
     duration,
     failures_by_kind,
     number_text,
+    target_text,
 )
+from tace_al.report.target_figure import target_convergence
 
 if TYPE_CHECKING:
     from tace_al.store.store import Store
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "report.md"
 SETTINGS_NAME = "campaign.yaml"
 MAX_NOTES = 20
+GEOMETRY = ("initial", "final", "starts", "seeds")
 DERIVED = ("content_key", "reference_barriers")
 """What the Store keeps with the settings that is not one of them."""
 
@@ -59,15 +62,23 @@ def report_text(summary: CampaignSummary, drawn: Mapping[str, str]) -> str:
 
 
 def result_sentences(summary: CampaignSummary) -> list[str]:
-    """Return what was found, in sentences: barriers, lowering, labels, coverage, state."""
+    """Return what was found, in sentences: barriers, target, lowering, labels, coverage, state."""
     sentences = []
     if summary.barriers:
         found = "; ".join(
             f"{channel} {barrier_text(item)} eV" for channel, item in summary.barriers.items()
         )
         sentences.append(f"Barriers (committee ± calibrated error bar): **{found}**.")
-    else:
-        sentences.append("No barrier has been found yet.")
+    if summary.targets:
+        found = "; ".join(
+            f"{name} {target_text(item)} {item.unit}".strip()
+            for name, item in summary.targets.items()
+        )
+        sentences.append(f"Target (committee ± error bar): **{found}**.")
+    if not (summary.barriers or summary.targets):
+        wanted = (summary.config.get("target") or {}).get("name", "barrier")
+        missing = {"barrier": "No barrier has been found yet.", "none": ""}
+        sentences.append(missing.get(wanted, "The target has not been evaluated yet."))
     lowering = summary.result.get("lowering")
     if lowering:
         sentences.append(lowering_sentence(lowering, summary.config.get("catalyst") or ()))
@@ -87,7 +98,7 @@ def result_sentences(summary: CampaignSummary) -> list[str]:
         )
     reason = summary.result.get("reason")
     sentences.append(f"The campaign is {summary.state}" + (f": {reason}." if reason else "."))
-    return sentences
+    return [sentence for sentence in sentences if sentence]
 
 
 def lowering_sentence(lowering: Mapping[str, Any], catalyst: Sequence[str]) -> str:
@@ -117,6 +128,7 @@ def _draw(summary: CampaignSummary, folder: Path) -> dict[str, str]:
         )
     drawings |= {
         "Barriers": ("barriers.png", lambda: figures.barrier_convergence(summary)),
+        "Target": ("target.png", lambda: target_convergence(summary)),
         "Learning curve": ("learning_curve.png", lambda: figures.learning_curve(summary)),
         "Calibration": ("calibration.png", lambda: figures.calibration(summary)),
         "Workers": ("workers.png", lambda: figures.worker_timeline(summary.tasks)),
@@ -255,9 +267,9 @@ def settings_text(summary: CampaignSummary) -> str:
 
 
 def _without_geometry(value: Any) -> Any:
-    """Return settings as plain containers without the end states."""
+    """Return settings as plain containers without the structures."""
     if isinstance(value, Mapping):
-        kept = ((key, item) for key, item in value.items() if key not in ("initial", "final"))
+        kept = ((key, item) for key, item in value.items() if key not in GEOMETRY)
         return {str(key): _without_geometry(item) for key, item in kept}
     if isinstance(value, list | tuple):
         return [_without_geometry(item) for item in value]

@@ -53,6 +53,23 @@ class Barrier:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A value that a campaign wants to converge and that is no barrier.
+
+    Parameters
+    ----------
+    value, error_bar
+        In `unit`.
+    unit
+        "" for a number without one.
+    """
+
+    value: float
+    error_bar: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSummary:
     """One set of trained models, judged.
 
@@ -70,6 +87,7 @@ class GenerationSummary:
     scale: float | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
     error: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -108,6 +126,7 @@ class CampaignSummary:
     result: Mapping[str, Any] = field(default_factory=dict)
     generations: tuple[GenerationSummary, ...] = ()
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
     label_kinds: Mapping[str, int] = field(default_factory=dict)
     label_seconds: float = 0.0
@@ -142,8 +161,10 @@ def read_summary(store: "Store") -> CampaignSummary:
     result = dict(record.result or {})
     final = {channel: barrier(data) for channel, data in (result.get("barriers") or {}).items()}
     latest: dict[str, Barrier] = {}
+    targets: dict[str, Target] = {}
     for generation in generations:
         latest.update(generation.barriers)
+        targets.update(generation.targets)
     return CampaignSummary(
         name=record.name,
         campaign=str(record.campaign),
@@ -158,6 +179,7 @@ def read_summary(store: "Store") -> CampaignSummary:
         result=result,
         generations=generations,
         barriers=final or latest,
+        targets=targets,
         labels=Counter(str(label.role) for label in labels),
         label_kinds=_label_kinds(store, (str(label.structure) for label in labels)),
         label_seconds=float(sum(label.seconds or 0.0 for label in labels)),
@@ -187,6 +209,12 @@ def barrier(data: Mapping[str, Any]) -> Barrier:
         converged=bool(data.get("converged")),
         num_labels=None if count is None else int(count),
     )
+
+
+def target(data: Mapping[str, Any]) -> Target:
+    """Return a target's value from the dictionary that a generation keeps."""
+    unit = str(data.get("unit") or "")
+    return Target(value=float(data["value"]), error_bar=float(data["error_bar"]), unit=unit)
 
 
 def task_spans(events: Iterable[Any]) -> tuple[TaskSpan, ...]:
@@ -241,6 +269,7 @@ def _generations(store: "Store") -> tuple[GenerationSummary, ...]:
                 scale=_number(record.scale),
                 errors={key: float(value) for key, value in (record.errors or {}).items()},
                 barriers=barriers,
+                targets={name: target(data) for name, data in (record.targets or {}).items()},
                 models=tuple(str(model) for model in record.models or ()),
                 spread=spread,
                 error=error,

@@ -8,7 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tace_al.report.summary import Barrier, CampaignSummary, GenerationSummary, TaskSpan
+from tace_al.report.summary import (
+    Barrier,
+    CampaignSummary,
+    GenerationSummary,
+    Target,
+    TaskSpan,
+)
 
 STATE_COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red"}
 RECENT_SECONDS = 300.0
@@ -59,7 +65,8 @@ def header(summary: CampaignSummary, *, now: datetime) -> Text:
 
 
 def generation_table(summary: CampaignSummary) -> Table:
-    """Return one row a generation: labels, errors, coverage and every barrier."""
+    """Return one row a generation: labels, errors, coverage, every barrier and every target."""
+    units = {name: one.unit for item in summary.generations for name, one in item.targets.items()}
     channels = sorted({channel for item in summary.generations for channel in item.barriers})
     table = Table(title="Generations", title_justify="left", header_style="bold")
     table.add_column("gen", justify="right")
@@ -68,6 +75,8 @@ def generation_table(summary: CampaignSummary) -> Table:
         table.add_column(column, justify="right")
     for channel in channels:
         table.add_column(f"{channel}\neV", justify="right")
+    for name, unit in units.items():
+        table.add_column(f"{name}\n{unit}".strip(), justify="right")
     for item in summary.generations:
         table.add_row(
             str(item.number),
@@ -77,6 +86,7 @@ def generation_table(summary: CampaignSummary) -> Table:
             number_text(item.errors.get("energy_rmse"), 2),
             coverage_text(item),
             *(barrier_text(item.barriers.get(channel)) for channel in channels),
+            *(target_text(item.targets.get(name)) for name in units),
         )
     return table
 
@@ -139,6 +149,15 @@ def failures_by_kind(summary: CampaignSummary) -> Mapping[str, tuple[int, str]]:
 def barrier_text(found: Barrier | None) -> str:
     """Return "0.985 ± 0.012", or a dash."""
     return "–" if found is None else f"{found.barrier:.3f} ± {found.error_bar:.3f}"
+
+
+def target_text(found: Target | None) -> str:
+    """Return "15.31 ± 0.042", or a dash.
+
+    >>> target_text(Target(value=15.3141, error_bar=0.0417, unit="THz")), target_text(None)
+    ('15.31 ± 0.042', '–')
+    """
+    return "–" if found is None else f"{found.value:.4g} ± {found.error_bar:.2g}"
 
 
 def coverage_text(item: GenerationSummary) -> str:
