@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tace_al.cli.campaign_commands import export, lineage, report, status
+from tace_al.cli.db import db
 from tace_al.cli.evaluate import evaluate
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
@@ -39,6 +40,7 @@ app.command(rich_help_panel=CAMPAIGNS)(status)
 app.command(rich_help_panel=CAMPAIGNS)(report)
 app.command(rich_help_panel=CAMPAIGNS)(lineage)
 app.command(rich_help_panel=CAMPAIGNS)(export)
+app.add_typer(db, rich_help_panel=CAMPAIGNS)
 app.command(rich_help_panel=FILES)(train)
 app.command(rich_help_panel=FILES)(evaluate)
 app.command(rich_help_panel=FILES)(label)
