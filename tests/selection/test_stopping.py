@@ -88,3 +88,19 @@ def test_nothing_flagged_with_good_coverage_stops_too_when_asked_for():
 def test_a_window_of_one_compares_nothing():
     with pytest.raises(ValueError, match="at least 2"):
         StoppingRule(window=1)
+
+
+def test_targets_without_a_label_need_coverage_instead():
+    rule = StoppingRule(targets=("stuck",), checked_by_label=False, min_coverage=0.85)
+
+    def outcomes(coverage):
+        one = TargetEstimate(value=0.90, error=0.02, unit="")
+        return [
+            GenerationOutcome(number=number, targets={"stuck": one}, coverage=coverage)
+            for number in range(3)
+        ]
+
+    text = reason(outcomes(0.9), rule)
+    assert text == "converged: stuck 0.900 ± 0.020, steady over 2 generations"
+    assert reason(outcomes(0.7), rule) is None
+    assert reason(outcomes(None), rule) is None
