@@ -254,8 +254,8 @@ def markdown(content: dict[str, Any]) -> str:
         f"{content['load']}.",
         "",
         f"{content['structures']} structures of nine atoms with as many candidates and half as "
-        f"many labels; {content['turns']} calls of each kind, taken in turn, by the clock, and processor "
-        f"time of caller and server together. Goal: {GOAL_MS:g} ms each.",
+        f"many labels; {content['turns']} calls of each kind, taken in turn, by the clock, and "
+        f"processor time of caller and server together. Goal: {GOAL_MS:g} ms each.",
         "",
         "| call | median, ms | 95 %, ms | processor, ms |",
         "|---|---|---|---|",
