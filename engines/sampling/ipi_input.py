@@ -2,9 +2,10 @@
 
 Ensembles, all from i-PI's `dynamics`:
 
-    nvt    path-integral molecular dynamics; the centroid has a stochastic velocity-rescaling
-           thermostat, every other normal mode a Langevin one at critical damping (PILE-G: Ceriotti,
-           Parrinello, Markland, Manolopoulos, 10.1063/1.3489925); one bead is classical dynamics
+    nvt    path-integral molecular dynamics with a Langevin thermostat on every normal mode, or a
+           global one on the centroid, which disturbs dynamics less and is slower to forget (PILE-L,
+           PILE-G: Ceriotti, Parrinello, Markland, Manolopoulos, 10.1063/1.3489925); one bead is
+           classical dynamics
     npt    the same with an isotropic barostat (Bussi, Zykova-Timan, Parrinello, 10.1063/1.3073889)
     rpmd   ring-polymer molecular dynamics: no thermostat (Craig, Manolopoulos, 10.1063/1.1777575)
     trpmd  thermostats on all modes but the centroid (Rossi, Ceriotti, Manolopoulos,
@@ -28,6 +29,7 @@ from tace_al.engines.sampling.ipi_server import CHECKPOINTS, SOCKET_NAME
 from tace_al.engines.sampling.ipi_state import beads_element, cell_element
 
 Ensemble = Literal["nvt", "npt", "rpmd", "trpmd"]
+Thermostat = Literal["pile_l", "pile_g"]
 VACUUM_BOX = 200.0
 """Edge in A of the cell that i-PI wants even of a molecule; forces know nothing of it."""
 _NO_THERMOSTAT_FS = 1e9
@@ -48,8 +50,8 @@ class PimdSettings:
         Length and time step.
     ensemble
         See above.
-    thermostat_fs
-        Time constant of the centroid's thermostat.
+    thermostat, thermostat_fs
+        Kind and time constant of the centroid's thermostat.
     pressure_gpa, barostat_fs
         For "npt".
     pile_lambda
@@ -67,6 +69,7 @@ class PimdSettings:
     steps: int = 200
     timestep_fs: float = 0.5
     ensemble: Ensemble = "nvt"
+    thermostat: Thermostat = "pile_l"
     thermostat_fs: float = 50.0
     pressure_gpa: float = 0.0
     barostat_fs: float = 200.0
@@ -288,8 +291,8 @@ def _motion(settings: PimdSettings, atoms: Atoms) -> ElementTree.Element:
 
 
 def _thermostat(settings: PimdSettings, *, centroid: bool) -> ElementTree.Element:
-    """Return PILE-G, whose centroid part can be switched off by an endless time constant."""
-    thermostat = ElementTree.Element("thermostat", mode="pile_g")
+    """Return PILE, whose centroid part can be switched off by an endless time constant."""
+    thermostat = ElementTree.Element("thermostat", mode=settings.thermostat)
     tau = settings.thermostat_fs if centroid else _NO_THERMOSTAT_FS
     _text(thermostat, "tau", tau, units="femtosecond")
     _text(thermostat, "pile_lambda", settings.pile_lambda)

@@ -31,6 +31,7 @@ from tace_al.engines.sampling.ipi_input import (
     Ensemble,
     PimdSettings,
     StartState,
+    Thermostat,
     continued_input,
     num_beads_of,
     own_input,
@@ -40,13 +41,20 @@ from tace_al.engines.sampling.ipi_input import (
 from tace_al.engines.sampling.ipi_server import IpiServer
 from tace_al.engines.sampling.ipi_state import BeadState
 from tace_al.engines.sampling.physical_checks import broken_reason
-from tace_al.engines.sampling.pimd_coordinates import Coordinate, coordinate_values
+from tace_al.engines.sampling.pimd_coordinates import (
+    Coordinate,
+    check_coordinates,
+    coordinate_values,
+)
 from tace_al.engines.sampling.potential import Potential
 from tace_al.engines.sampling.sampler import Chunk, Outcome, Sampler, Thresholds, predicted_frame
 from tace_al.engines.sampling.walkers import moving_copy
 from tace_al.model.prediction import Prediction
 
 MAX_RESTARTS = 3
+CALM_FORCE = 25.0
+"""eV/A. Overlaps and fragments are looked for in one bead a step, in turn, and in every bead with a
+larger force: beads of one polymer are close, and the look costs as much as a small network."""
 START_S, SILENT_S = 60.0, 300.0
 """How long a server may take to listen, and to ask for the next step."""
 
@@ -60,8 +68,10 @@ class PimdSampler(Sampler):
     ----------
     potential, thresholds
         What drives the beads, and which of them are worth a label.
-    temperature, beads, steps, timestep_fs, ensemble, thermostat_fs, pressure_gpa, fix_centre
+    temperature, beads, steps, timestep_fs, ensemble
         See `PimdSettings`.
+    thermostat, thermostat_fs, pressure_gpa, fix_centre
+        See there too.
     input_file
         An i-PI input of the user's own: its ensemble, thermostats, time step and number of beads
         hold instead of those above; `temperature` still draws the first momenta.
@@ -92,6 +102,7 @@ class PimdSampler(Sampler):
     steps: int = 200
     timestep_fs: float = 0.5
     ensemble: Ensemble = "nvt"
+    thermostat: Thermostat = "pile_l"
     thermostat_fs: float = 50.0
     pressure_gpa: float = 0.0
     fix_centre: bool = True
@@ -127,6 +138,7 @@ class PimdSampler(Sampler):
             steps=self.steps,
             timestep_fs=timestep_fs,
             ensemble=self.ensemble,
+            thermostat=self.thermostat,
             thermostat_fs=self.thermostat_fs,
             pressure_gpa=self.pressure_gpa,
             fix_centre=self.fix_centre,
@@ -152,6 +164,7 @@ class PimdSampler(Sampler):
         self, atoms: Atoms, positions: np.ndarray, momenta: np.ndarray | None, *, equilibration: int
     ) -> Chunk:
         settings = self.settings()
+        check_coordinates(self.coordinates, num_atoms=len(atoms))
         start = StartState(
             atoms=atoms,
             positions=positions,
@@ -277,15 +290,17 @@ class _Gathered:
         sampler = self.sampler
         bars = np.array([sampler.thresholds.uncertainty(one) for one in predictions])
         self.max_uncertainty = float(np.fmax(self.max_uncertainty, bars.max()))
-        for atoms, prediction, bar in zip(frames, predictions, bars, strict=True):
-            reason = broken_reason(
-                atoms,
-                prediction,
-                temperature=sampler.temperature,
-                max_separation=sampler.max_separation,
-            )
-            if reason is None and sampler.thresholds.outcome(bar) == "broken":
+        for bead, (prediction, bar) in enumerate(zip(predictions, bars, strict=True)):
+            reason = None
+            if sampler.thresholds.outcome(bar) == "broken":
                 reason = f"the force error bar of {bar:.2f} eV/A is above the reject level"
+            elif bead == self.step % len(frames) or not _is_calm(prediction):
+                reason = broken_reason(
+                    frames[bead],
+                    prediction,
+                    temperature=sampler.temperature,
+                    max_separation=sampler.max_separation,
+                )
             if reason is not None:
                 self.broken = True
                 return f"{reason} in a bead at step {self.step}"
@@ -300,8 +315,8 @@ class _Gathered:
         return None
 
     def go_back(self, step: int) -> None:
-        """Forget what was measured after a step that a new server goes on from."""
-        keep = sum(one <= step for one in self.sample_steps)
+        """Forget what was measured from a step on that a new server goes on from."""
+        keep = sum(one < step for one in self.sample_steps)
         for measured in (self.samples, self.deviations, self.sample_steps):
             del measured[keep:]
         self.step = step - 1
@@ -385,6 +400,11 @@ class _Gathered:
         frame.info["bead"] = bead
         frame.info["verdict"] = verdict
         return frame
+
+
+def _is_calm(prediction: Prediction) -> bool:
+    """Whether no force is so large that its bead has to be looked at; NaN is not calm."""
+    return bool((np.abs(prediction.forces) < CALM_FORCE).all())
 
 
 def diverse_beads(
