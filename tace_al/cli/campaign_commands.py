@@ -99,21 +99,28 @@ def export(
 def lineage(
     directory: CampaignFolder,
     identifier: Annotated[
-        str, typer.Argument(metavar="ID", help="First digits of the key of a model or structure.")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="First digits of the key of a model, structure or label, or a .tace file.",
+        ),
     ],
     database: Database = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Trace a model to its parents, settings and labels, or a structure to the models that saw it.
 
+    A file that `tace-al train --start` made leads back to the campaign's models.
     Example: [bold]tace-al lineage runs/catalysis 3fa8c1[/bold]
     """
     from rich.console import Console
 
     from tace_al.report.lineage_tables import lineage_json, lineage_tables
 
+    path = Path(identifier)
+    is_file = path.suffix == ".tace" or path.is_file()
     with open_campaign(directory, database) as store:
-        found = store.lineage(identifier.lower())
+        found = store.lineage_of_file(path) if is_file else store.lineage(identifier.lower())
     if as_json:
         typer.echo(lineage_json(found))
     else:

@@ -364,6 +364,7 @@ def provenance(
     from tace_al.core.hashing import content_hash
     from tace_al.data.frames import structure_key
     from tace_al.model.labelled_batch import HEAD
+    from tace_al.store.model_files import LABEL_KEYS, ancestors, packed_label_keys
 
     made = {
         "data": next(iter(files.values())).name,
@@ -374,5 +375,8 @@ def provenance(
         "seed": seed,
         "parent": None if start is None else start.name,
         "code_version": importlib.metadata.version("tace-al"),
+        LABEL_KEYS: packed_label_keys(atoms.info.get("label_key") for atoms in frames),
     }
-    return made if start is not None else made | {"preset": preset or DEFAULT_PRESET}
+    if start is not None:
+        return made | {"ancestors": ancestors(start)}
+    return made | {"preset": preset or DEFAULT_PRESET}

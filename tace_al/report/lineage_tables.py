@@ -1,8 +1,8 @@
-"""The history of a model or a structure, for the terminal and as JSON."""
+"""The history of a model, a checkpoint or a structure, for the terminal and as JSON."""
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -10,24 +10,38 @@ from rich.table import Table
 from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from tace_al.store.lineage import LabelNode, Lineage, ModelNode, StructureNode
+    from tace_al.store.lineage_nodes import FileNode, LabelNode, Lineage, ModelNode, StructureNode
 
 SHORT = 12
+MOST_UNKNOWN = 5
 
 
 def lineage_tables(lineage: "Lineage") -> RenderableType:
     """Return a model's facts, ancestors and labels, or a structure's facts, labels and models."""
+    return Group(*_parts(lineage))
+
+
+def _parts(lineage: "Lineage") -> Iterator[RenderableType]:
+    """Give the tables of a history."""
     if lineage.structure is not None:
-        return Group(
-            structure_table(lineage.structure),
-            label_table(lineage.labels, title="Its labels"),
-            model_table(lineage.models, title="Models that saw it"),
-        )
-    return Group(
-        facts_table(lineage.models[0]),
-        ancestor_tree(lineage.models),
-        label_table(lineage.labels, title="Labels it saw, in order"),
-    )
+        yield structure_table(lineage.structure)
+        yield label_table(lineage.labels, title="Its labels")
+        yield model_table(lineage.models, title="Models that saw it")
+        if lineage.calibrated:
+            yield model_table(lineage.calibrated, title="Models whose error bars were fitted to it")
+        return
+    if lineage.kind == "file":
+        yield file_table(lineage.files[0])
+        yield file_tree(lineage)
+    else:
+        yield facts_table(lineage.models[0])
+        yield ancestor_tree(lineage.models)
+    if lineage.labels or not lineage.files:
+        yield label_table(lineage.labels, title="Labels it saw, in order")
+    if lineage.unknown:
+        listed = ", ".join(key[:SHORT] for key in lineage.unknown[:MOST_UNKNOWN])
+        more = len(lineage.unknown) - MOST_UNKNOWN
+        yield f"Not in this campaign: {listed}" + (f" and {more} more" if more > 0 else "")
 
 
 def lineage_json(lineage: "Lineage") -> str:
@@ -43,7 +57,7 @@ def facts_table(model: "ModelNode") -> Table:
         {
             "key": model.key,
             "generation, member": f"{model.generation}, {model.member}",
-            "file": model.path,
+            "file": f"{model.path} ({(model.digest or 'digest unknown')[:SHORT]})",
             "parents": ", ".join(parent[:SHORT] for parent in model.parents) or "none",
             "training set": f"{model.training_set} ({model.num_labels} labels)",
             "seed": str(model.seed),
@@ -52,6 +66,39 @@ def facts_table(model: "ModelNode") -> Table:
             "metrics": ", ".join(metrics) or "none",
         },
     )
+
+
+def file_table(file: "FileNode") -> Table:
+    """Return what a checkpoint says about its making."""
+    told = {
+        name.replace("_", " "): str(value)
+        for name, value in sorted(file.metadata.items())
+        if value not in (None, [], {})
+    }
+    return _pairs("Checkpoint", {"file": file.file, "digest": file.digest or "unknown", **told})
+
+
+def file_tree(lineage: "Lineage") -> Tree:
+    """Return the files that a checkpoint goes on from, and the campaign's models behind them."""
+    branch = tree = Tree(f"[bold]Goes on from[/bold]\n{lineage.files[0].file}")
+    behind = {model.key: model for model in lineage.models}
+    for file in lineage.files[1:]:
+        digest = (file.digest or "unknown digest")[:SHORT]
+        branch = branch.add(f"{file.file}  {digest}, {_made_from(file)}")
+        if file.model is not None:
+            branch.add(ancestor_tree([behind[file.model], *lineage.models]))
+    return tree
+
+
+def _made_from(file: "FileNode") -> str:
+    """Return where the weights of a file come from, in few words."""
+    if file.model is not None:
+        return f"the campaign's model {file.model[:SHORT]}"
+    told = file.metadata
+    if told.get("campaign"):
+        return f"campaign {told['campaign']}, generation {told.get('generation')}"
+    data = told.get("data", "unknown data")
+    return f"trained on {told.get('num_training', '?')} structures of {data}"
 
 
 def structure_table(structure: "StructureNode") -> Table:
@@ -65,10 +112,21 @@ def structure_table(structure: "StructureNode") -> Table:
         "origin": origin or "unknown",
     }
     if structure.candidate_kind is not None:
-        facts["chosen as"] = f"{structure.candidate_kind}, {structure.candidate_state}"
+        state = structure.candidate_state or ""
+        reason = f" ({structure.reason})" if structure.reason else ""
+        facts["chosen as"] = f"{structure.candidate_kind}, {state}{reason}"
         facts["flagged by generation"] = str(structure.flagged_by_generation)
+    if structure.flagged_by_models:
+        facts["flagged by models"] = ", ".join(key[:SHORT] for key in structure.flagged_by_models)
     if structure.uncertainty is not None:
         facts["error bar when flagged"] = f"{structure.uncertainty:.3f} eV/Å"
+    chunk = structure.chunk
+    if chunk is not None:
+        heat = "" if chunk.temperature is None else f", {chunk.temperature:g} K"
+        facts["trajectory"] = (
+            f"{chunk.kind} of walker {chunk.walker}, chunk {chunk.index} ({chunk.state}{heat})"
+        )
+        facts["trajectory's frames"] = chunk.frames_path or "none kept"
     return _pairs("Structure", facts)
 
 
@@ -112,7 +170,7 @@ def label_table(labels: "Sequence[LabelNode]", *, title: str) -> Table:
             label.structure[:SHORT],
             label.fidelity_name,
             label.code,
-            label.role or label.state,
+            label.role or f"{label.state}: {label.failure_kind}",
             str(label.generation),
             "–" if label.energy is None else f"{label.energy:.4f}",
         )

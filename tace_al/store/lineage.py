@@ -1,21 +1,33 @@
 """Where a model comes from, and what became of a structure.
 
-A model leads to its ancestors through any number of generations, and to the labels it saw; a
-structure leads to its labels and to every model that saw one of them. The result is plain data.
+A model leads to its ancestors through any number of generations and fine-tunings, and to the labels
+it saw; a structure leads to its labels, to the trajectory it was met in, and to every model that
+saw one of its labels. A checkpoint that `tace-al train` made names the files it goes on from; where
+one of those is a model of the campaign, the campaign's own record takes over.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, final
+from pathlib import Path
+from typing import Any, final
 
 from tace_al.core.errors import RecordNotFound
 from tace_al.store.border import guarded
 from tace_al.store.connection import Connection
+from tace_al.store.lineage_nodes import (
+    ChunkNode,
+    FileNode,
+    LabelNode,
+    Lineage,
+    ModelNode,
+    StructureNode,
+)
+from tace_al.store.model_files import file_digest, label_keys_in, read_metadata
 from tace_al.store.models import Models
 from tace_al.store.records import (
     CandidateRecord,
+    ChunkRecord,
     FidelityRecord,
+    GenerationRecord,
     LabelRecord,
     ModelRecord,
     StructureRecord,
@@ -25,83 +37,7 @@ from tace_al.store.structures import chunked
 from tace_al.store.table import Table
 
 _MAX_NAMED = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelNode:
-    """One model: how it was made, and the keys of the models it started from."""
-
-    key: str
-    generation: int
-    member: int
-    path: str
-    parents: tuple[str, ...]
-    training_set: str
-    num_labels: int
-    seed: int
-    code_version: str
-    config: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    created: datetime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelNode:
-    """One label or failure; energy in eV."""
-
-    key: str
-    structure: str
-    fidelity: str
-    fidelity_name: str
-    code: str
-    state: str
-    energy: float | None
-    role: str | None
-    generation: int
-    sequence: int
-    worker: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StructureNode:
-    """One structure; the `flagged_*` and candidate fields are None if it never was a candidate."""
-
-    key: str
-    formula: str
-    charge: int
-    multiplicity: int
-    channel: str
-    origin: Mapping[str, Any]
-    candidate_kind: str | None
-    candidate_state: str | None
-    flagged_by_generation: int | None
-    uncertainty: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lineage:
-    """The history of one model or structure.
-
-    Parameters
-    ----------
-    kind
-        What was asked for.
-    key
-        Its full key.
-    models
-        For a model: itself, then all its ancestors, nearest first. For a structure: every model
-        that was trained on one of its labels.
-    labels
-        For a model: the labels it was trained on, in that order. For a structure: its labels.
-    structure
-        The structure; None for a model.
-    """
-
-    kind: Literal["model", "structure"]
-    key: str
-    models: tuple[ModelNode, ...]
-    labels: tuple[LabelNode, ...]
-    structure: StructureNode | None = None
+_ORIGIN_FIELDS = ("campaign", "generation", "member", "seed")
 
 
 @final
@@ -118,6 +54,8 @@ class Lineages:
         self._labels = Table(LabelRecord, connection, campaign)
         self._candidates = Table(CandidateRecord, connection, campaign)
         self._fidelities = Table(FidelityRecord, connection, campaign)
+        self._generations = Table(GenerationRecord, connection, campaign)
+        self._chunks = Table(ChunkRecord, connection, campaign)
 
     @guarded
     def lineage(self, identifier: str) -> Lineage:
@@ -164,27 +102,99 @@ class Lineages:
         named = ", ".join(f"{kind} {key}" for kind, key in found[:_MAX_NAMED])
         raise RecordNotFound(f"{identifier!r} is ambiguous ({named}, ...); give more digits")
 
+    @guarded
+    def of_file(self, path: Path) -> Lineage:
+        """Return the history of a checkpoint, one of the campaign's or one made from them.
+
+        Raises
+        ------
+        RecordNotFound
+            The file is no checkpoint.
+        """
+        metadata, digest = read_metadata(path), file_digest(path)
+        if metadata is None or digest is None:
+            raise RecordNotFound(f"{path} is no .tace checkpoint; give the path of a model")
+        record = self._record_of(digest, metadata)
+        if record is not None:
+            return self._of_model(record.key)
+        files = [FileNode(file=path.name, digest=digest, metadata=_brief(metadata))]
+        models: dict[str, ModelNode] = {}
+        unknown: list[str] = []
+        for entry in (each for each in metadata.get("ancestors", ()) if isinstance(each, Mapping)):
+            found = self._record_of(entry.get("digest"), entry)
+            files.append(
+                FileNode(
+                    file=str(entry.get("file", "")),
+                    digest=entry.get("digest"),
+                    metadata=_brief(entry),
+                    model=found and found.key,
+                )
+            )
+            if found is not None:
+                nodes, lost = self._ancestors(found.key)
+                models |= nodes
+                unknown += lost
+        keys = label_keys_in(metadata)
+        labels = self._by_key(keys)
+        known = {label.key for label in labels}
+        return Lineage(
+            kind="file",
+            key=digest,
+            files=tuple(files),
+            models=tuple(models.values()),
+            labels=labels,
+            unknown=(*unknown, *(key for key in keys if key not in known)),
+        )
+
+    def _record_of(self, digest: str | None, metadata: Mapping[str, Any]) -> ModelRecord | None:
+        """Return the campaign's model that a checkpoint is: by digest, or by what it says."""
+        found = digest and self._model_records.objects.filter(digest=digest).first()
+        if isinstance(found, ModelRecord):
+            return found
+        own = {name: metadata.get(name) for name in _ORIGIN_FIELDS}
+        told = own.pop("campaign") == self._campaign and None not in own.values()
+        if not told or "ancestors" in metadata or metadata.get("parent"):
+            return None
+        found = self._model_records.objects.filter(**own, digest=None).first()
+        return found if isinstance(found, ModelRecord) else None
+
     def _of_model(self, key: str) -> Lineage:
         """Return a model's ancestors and labels."""
+        nodes, unknown = self._ancestors(key)
+        label_keys = self._models.training_set(nodes[key].training_set)
+        return Lineage(
+            kind="model",
+            key=key,
+            models=tuple(nodes.values()),
+            labels=self._by_key(label_keys),
+            unknown=tuple(unknown),
+        )
+
+    def _ancestors(self, key: str) -> tuple[dict[str, ModelNode], list[str]]:
+        """Return a model and its ancestors, nearest first, and the keys of unknown ones."""
         nodes: dict[str, ModelNode] = {}
+        unknown: list[str] = []
         waiting = [key]
         while waiting:
             # Breadth first, each model once: committees share parents.
             following: list[str] = []
-            for each in waiting:
-                if each not in nodes:
+            for each in dict.fromkeys(waiting):
+                if each in nodes or each in unknown:
+                    continue
+                try:
                     nodes[each] = self._node(self._models.model(each))
-                    following.extend(nodes[each].parents)
+                except RecordNotFound:
+                    if each == key:
+                        raise
+                    unknown.append(each)
+                    continue
+                following.extend(nodes[each].parents)
             waiting = following
-        label_keys = self._models.training_set(nodes[key].training_set)
-        return Lineage(
-            kind="model", key=key, models=tuple(nodes.values()), labels=self._by_key(label_keys)
-        )
+        return nodes, unknown
 
     def _of_structure(self, key: str) -> Lineage:
-        """Return a structure's labels and the models that saw it."""
+        """Return a structure's labels, where it was met, and the models that saw it."""
         record = self._structures.one(key=key)
-        candidate = self._candidates.objects.filter(key=key).first()
         labels = self._nodes(self._labels.objects.filter(structure=key).order_by("sequence"))
         own = {label.key for label in labels}
         models = [
@@ -194,21 +204,83 @@ class Lineages:
             for model in self._models.trained_on(training_set.key)
         ]
         models.sort(key=lambda node: (node.generation, node.member))
-        node = StructureNode(
+        return Lineage(
+            kind="structure",
             key=key,
+            models=tuple(models),
+            labels=labels,
+            structure=self._structure_node(record),
+            calibrated=tuple(self._calibrated_on(labels)),
+        )
+
+    def _structure_node(self, record: StructureRecord) -> StructureNode:
+        """Return a structure with the candidate it was and the chunk it was met in."""
+        candidate = self._candidates.objects.filter(key=record.key).first()
+        origin = dict(record.origin)
+        flagged = None if candidate is None else candidate.generation
+        generation = self._generations.objects.filter(number=flagged).first()
+        walks = origin.get("walker") is not None
+        return StructureNode(
+            key=record.key,
             formula=record.formula,
             charge=record.charge,
             multiplicity=record.multiplicity,
             channel=record.channel,
-            origin=dict(record.origin),
+            origin=origin,
             candidate_kind=candidate and candidate.kind,
             candidate_state=candidate and candidate.state,
-            flagged_by_generation=candidate and candidate.generation,
+            flagged_by_generation=flagged,
             uncertainty=candidate and candidate.uncertainty,
+            reason=candidate and candidate.reason,
+            attempts=candidate and candidate.attempts,
+            flagged_by_models=tuple(generation.models) if walks and generation else (),
+            chunk=self._chunk_of(origin) if walks else None,
         )
-        return Lineage(
-            kind="structure", key=key, models=tuple(models), labels=labels, structure=node
+
+    def _chunk_of(self, origin: Mapping[str, Any]) -> ChunkNode | None:
+        """Return the chunk of the walker that met a frame."""
+        # Bands have one chunk a generation, numbered so.
+        index = origin.get("index", origin.get("generation"))
+        where = {"walker": origin["walker"], "index": index}
+        found = self._chunks.objects.filter(**where).order_by("-attempt").first()
+        if found is None:
+            return None
+        return ChunkNode(
+            key=found.key,
+            walker=found.walker,
+            kind=found.kind,
+            index=found.index,
+            state=found.state,
+            generation=found.generation,
+            attempt=found.attempt,
+            temperature=found.temperature,
+            frames_path=found.frames_path,
         )
+
+    def _calibrated_on(self, labels: Iterable[LabelNode]) -> Iterable[ModelNode]:
+        """Give the models of the generations whose error bars were fitted to one of the labels.
+
+        A generation is calibrated on all calibration labels there are, in order of arrival, and
+        remembers how many those were.
+        """
+        places = [
+            self._labels.objects.filter(
+                state="labelled",
+                role="calibration",
+                fidelity_name=label.fidelity_name,
+                sequence__lt=label.sequence,
+            ).count()
+            for label in labels
+            if label.role == "calibration" and label.state == "labelled"
+        ]
+        if not places:
+            return
+        for generation in self._generations.objects.order_by("number"):
+            if (generation.num_calibration or 0) > min(places):
+                for key in generation.models:
+                    found = self._model_records.objects.filter(key=key).first()
+                    if found is not None:
+                        yield self._node(found)
 
     def _node(self, record: ModelRecord) -> ModelNode:
         """Return a model's record as plain data."""
@@ -225,6 +297,7 @@ class Lineages:
             config=dict(record.config),
             metrics=dict(record.metrics),
             created=record.created,
+            digest=record.digest,
         )
 
     def _by_key(self, keys: list[str]) -> tuple[LabelNode, ...]:
@@ -252,6 +325,15 @@ class Lineages:
                 generation=record.generation,
                 sequence=record.sequence,
                 worker=record.worker,
+                failure_kind=record.failure_kind,
+                message=record.message,
             )
             for record in records
         )
+
+
+def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a header says, without its long lists."""
+    return {
+        name: value for name, value in metadata.items() if name not in ("ancestors", "label_keys")
+    }

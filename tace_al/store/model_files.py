@@ -8,13 +8,16 @@ Source: https://github.com/huggingface/safetensors#format
 
 import hashlib
 import json
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tace_al.core.hashing import KEY_LENGTH
 
+LABEL_KEYS = "label_keys"
+_KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")
 _LONGEST_HEADER = 100_000_000
 _BLOCK_BYTES = 1 << 20
 
@@ -43,3 +46,32 @@ def read_metadata(path: Path) -> Mapping[str, Any] | None:
     except (OSError, struct.error, ValueError, KeyError, TypeError):
         return None
     return metadata if isinstance(metadata, Mapping) else None
+
+
+def ancestors(path: Path) -> list[dict[str, Any]]:
+    """Return what a model that goes on from `path` remembers: that file and those before it.
+
+    Each entry has the file's name, its digest and what its header said, nearest first.
+    """
+    metadata = dict(read_metadata(path) or {})
+    earlier = metadata.pop("ancestors", [])
+    metadata.pop(LABEL_KEYS, None)
+    return [{**metadata, "file": path.name, "digest": file_digest(path)}, *earlier]
+
+
+def packed_label_keys(keys: Iterable[object]) -> str:
+    """Return the keys of the labels that a model is trained on as one text, "" unless all have one.
+
+    `keys` are `info["label_key"]` of the frames, as `tace-al export` writes them; each counts once.
+    """
+    found = list(dict.fromkeys(str(key) for key in keys))
+    whole = all(_KEY.fullmatch(key) for key in found)
+    return "".join(found) if whole else ""
+
+
+def label_keys_in(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the label keys in a header."""
+    text = metadata.get(LABEL_KEYS)
+    text = text if isinstance(text, str) else ""
+    keys = [text[start : start + KEY_LENGTH] for start in range(0, len(text), KEY_LENGTH)]
+    return keys if all(_KEY.fullmatch(key) for key in keys) else []

@@ -100,7 +100,9 @@ class Store:
         self.move_chunk = chunks.move
         self.chunks = chunks.records
         self.chunk = chunks.record
-        self.lineage = Lineages(connection, campaign).lineage
+        lineages = Lineages(connection, campaign)
+        self.lineage = lineages.lineage
+        self.lineage_of_file = lineages.of_file
 
     @classmethod
     def open(
