@@ -12,19 +12,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
 from tace_al.core.errors import DispatchError
 from tace_al.dispatch.apps import TIMED_OUT, failure_envelope, timeout_envelope
+from tace_al.dispatch.executors import FIRST
 from tace_al.dispatch.lifeline import sweep_orphans
-from tace_al.dispatch.machine import Machine
+from tace_al.dispatch.machine import BlockName, Machine
 from tace_al.dispatch.parsl_session import RUN_AGAIN, ParslSession
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.dispatch.result_files import has_started, read_failure, read_result, sweep_scratch
 from tace_al.dispatch.retry import WORKER_DIED, RetryPolicy
+from tace_al.dispatch.slurm_commands import cancel_orphans, check_slurm
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 
@@ -60,7 +62,8 @@ class Dispatcher:
         The campaign's folder: results go to `results/`, Parsl's logs to `parsl/`.
     on_event
         Called as `on_event(name, fields)` in the caller's thread, from `submit`, `wait` and
-        `close`, with "orphans_swept", "retried", "quarantined", "pool_replaced", "executor_lost".
+        `close`, with "orphans_swept", "blocks_cancelled", "retried", "quarantined",
+        "pool_replaced", "executor_lost".
     retry
         Price of infrastructure errors.
     stall_s
@@ -82,7 +85,8 @@ class Dispatcher:
         self._retry = retry or RetryPolicy()
         self._changed = threading.Condition()
         self._flights: dict[str, _Flight] = {}
-        self._num_running = 0
+        # What each pool of workers has been given and has not brought back.
+        self._num_running: dict[BlockName, int] = {"labels": 0, "models": 0}
         self._finished: list[Envelope] = []
         self._events: list[tuple[str, dict[str, Any]]] = []
         self._broken: str | None = None
@@ -119,10 +123,14 @@ class Dispatcher:
 
     @property
     def idle_workers(self) -> int:
-        """How many more tasks would start at once."""
+        """How many more tasks that run a model would start at once."""
+        block = self._machine.block_of("train")
         with self._changed:
-            busy = sum(not flight.landed for flight in self._flights.values())
-            return max(0, self.capacity - busy)
+            busy = sum(
+                not flight.landed and self._machine.block_of(flight.request.kind) == block
+                for flight in self._flights.values()
+            )
+            return max(0, self._machine.workers_in(block) - busy)
 
     @property
     def in_flight(self) -> dict[str, Request]:
@@ -137,14 +145,22 @@ class Dispatcher:
         ------
         DispatchError
             The executor does not start, or this dispatcher was started before.
+        ConfigError
+            Slurm would never run the machine's blocks.
         """
         if self._session is not None or self._closing:
             raise DispatchError("a dispatcher starts once; make a new one")
+        check_slurm(self._machine)
         self.results_dir.mkdir(parents=True, exist_ok=True)
         orphans = sweep_orphans(self._directory)
         if orphans:
             logger.info("ended %d processes that a killed run had left", orphans)
             self._events.append(("orphans_swept", {"count": orphans}))
+        if self._machine.slurm is not None:
+            blocks = cancel_orphans(self._directory, self._machine.slurm.cancel_timeout_s)
+            if blocks:
+                logger.info("cancelled %d blocks that a killed run had left", blocks)
+                self._events.append(("blocks_cancelled", {"count": blocks}))
         # Blocks of a cluster may still finish what a killed driver gave them.
         sweep_scratch(self.results_dir, _DAY_S if self._machine.slurm is not None else 0.0)
         self._session = ParslSession(self._machine, self._directory)
@@ -167,12 +183,20 @@ class Dispatcher:
                 raise DispatchError(self._broken)
             if request.key in self._flights:
                 return
-            flight = _Flight(request=request)
+            flight = _Flight(request=self._limited(request))
             self._flights[request.key] = flight
             if finished is not None:
                 self._land(flight, finished)
             self._changed.notify_all()
         self._tell()
+
+    def _limited(self, request: Request) -> Request:
+        """Return a request that no block's end cuts off: none runs longer than blocks count on."""
+        if self._machine.slurm is None:
+            return request
+        settings = self._machine.blocks[self._machine.block_of(request.kind)]
+        longest = float(settings.longest_task_s)
+        return replace(request, timeout_s=min(request.timeout_s or longest, longest))
 
     def harvest(self, request: Request) -> Envelope | None:
         """Return the finished result of a request from disk, or None; runs nothing."""
@@ -227,7 +251,7 @@ class Dispatcher:
         try:
             if self._server is not None:
                 self._server.join(2.0)
-            running = self._num_running if self._machine.executor == "threads" else 0
+            running = self._all_running if self._machine.executor == "threads" else 0
             if running:
                 logger.warning(
                     "%d tasks run in threads, which cannot be stopped: "
@@ -237,6 +261,10 @@ class Dispatcher:
         finally:
             self._session.stop()
         self._tell()
+
+    @property
+    def _all_running(self) -> int:
+        return sum(self._num_running.values())
 
     def _tell(self) -> None:
         with self._changed:
@@ -285,12 +313,19 @@ class Dispatcher:
         """Return the waiting flights that may start now, marked as running."""
         now = time.monotonic()
         ready = []
+        free = {
+            block: self._machine.workers_in(block) - self._num_running[block]
+            for block in self._machine.blocks or (FIRST,)
+        }
         for flight in self._flights.values():
-            if self._num_running >= self.capacity:
+            if not any(free.values()):
                 break
-            if not flight.running and not flight.landed and flight.not_before <= now:
+            block = self._machine.block_of(flight.request.kind)
+            waiting = not flight.running and not flight.landed and flight.not_before <= now
+            if waiting and free[block] > 0:
                 flight.running, flight.sent = True, time.time()
-                self._num_running += 1
+                free[block] -= 1
+                self._num_running[block] += 1
                 ready.append(flight)
         return ready
 
@@ -311,7 +346,7 @@ class Dispatcher:
         except CancelledError as cancelled:
             error = cancelled
         with self._changed:
-            self._num_running -= 1
+            self._num_running[self._machine.block_of(flight.request.kind)] -= 1
             flight.running = False
             # After a lost pool the next one must prove itself first.
             self._pool_works = error is None
@@ -389,7 +424,7 @@ class Dispatcher:
         flights = [flight for flight in self._flights.values() if flight.running]
         overdue = [f for f in flights if not f.landed and now - f.sent > self._stall_s]
         # Those whose result was taken from disk before and whose worker never reported.
-        silent = self._num_running - len(flights)
+        silent = self._all_running - len(flights)
         if not overdue and not silent:
             return
         for flight in overdue:

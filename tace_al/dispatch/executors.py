@@ -1,4 +1,4 @@
-"""Parsl's configuration for a machine: one executor, tuned by what was measured.
+"""Parsl's configuration for a machine: an executor for each kind of block, tuned by measurement.
 
 No retries, memoization, checkpoints or usage messages of Parsl's: results on disk are the record
 and `retry.py` decides. Heartbeats are short on one computer (a killed worker is noticed within
@@ -14,13 +14,17 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.launchers import SimpleLauncher, SrunLauncher
-from parsl.providers import LocalProvider, SlurmProvider
+from parsl.providers import LocalProvider
 
 from tace_al.dispatch.apps import thread_environment
 from tace_al.dispatch.lifeline import Lifeline
-from tace_al.dispatch.machine import Machine, SlurmSettings
+from tace_al.dispatch.machine import BlockName, Machine, SlurmSettings
+from tace_al.dispatch.slurm_commands import job_name_prefix
+from tace_al.dispatch.slurm_executor import SlurmExecutor
+from tace_al.dispatch.slurm_provider import SlurmBlocks
 
-LABEL = "work"
+FIRST: BlockName = "labels"
+"""Name of the only executor where there is one, and of that for labels where there are two."""
 LOCAL_HEARTBEAT_S = 2
 LOCAL_HEARTBEAT_THRESHOLD_S = 15
 # Bad only when so many blocks in a row have failed, not when the first one has.
@@ -54,20 +58,21 @@ def parsl_config(machine: Machine, run_dir: Path, lifeline: Lifeline | None) -> 
     lifeline
         What binds processes to this one; None for threads, or to look at a configuration.
     """
+    executors: list[ThreadPoolExecutor | HighThroughputExecutor]
     if machine.executor == "threads":
-        executor: ThreadPoolExecutor | HighThroughputExecutor = ThreadPoolExecutor(
-            label=LABEL, max_threads=machine.workers
-        )
-    elif machine.slurm is not None:
-        executor = _slurm_executor(machine, machine.slurm, lifeline)
+        executors = [ThreadPoolExecutor(label=FIRST, max_threads=machine.workers)]
+    elif machine.slurm is None:
+        executors = [_local_executor(machine, lifeline)]
     else:
-        executor = _local_executor(machine, lifeline)
+        executors = [_slurm_executor(machine, name, lifeline) for name in machine.blocks]
+    slurm = machine.slurm
     return Config(
-        executors=[executor],
+        executors=executors,
         run_dir=str(run_dir),
         # The first look starts the first block, so a short period is a short start.
-        strategy="simple" if machine.slurm is None else "htex_auto_scale",
-        strategy_period=0.5 if machine.slurm is None else 5,
+        strategy="simple" if slurm is None else "htex_auto_scale",
+        strategy_period=0.5 if slurm is None else min(5, slurm.poll_period_s),
+        max_idletime=120.0 if slurm is None else float(slurm.max_idle_s),
         retries=0,
         usage_tracking=0,
         initialize_logging=False,
@@ -77,7 +82,7 @@ def parsl_config(machine: Machine, run_dir: Path, lifeline: Lifeline | None) -> 
 def _local_executor(machine: Machine, lifeline: Lifeline | None) -> HighThroughputExecutor:
     lines = lifeline.shell_lines() if lifeline is not None else ""
     return HighThroughputExecutor(
-        label=LABEL,
+        label=FIRST,
         address="127.0.0.1",
         provider=LocalProvider(
             init_blocks=1,
@@ -99,13 +104,40 @@ def _local_executor(machine: Machine, lifeline: Lifeline | None) -> HighThroughp
 
 
 def _slurm_executor(
-    machine: Machine, slurm: SlurmSettings, lifeline: Lifeline | None
+    machine: Machine, name: BlockName, lifeline: Lifeline | None
 ) -> HighThroughputExecutor:
+    slurm = machine.blocks[name]
+    # One name a worker: Parsl then shares the GPUs of a whole node out evenly.
+    accelerators = [str(i) for i in range(slurm.workers_per_node)] if slurm.gpus_per_node else []
+    return SlurmExecutor(
+        label=name,
+        address=slurm.address,
+        provider=_slurm_blocks(machine, slurm, lifeline),
+        launch_cmd=_POOL,
+        interchange_launch_cmd=_interchange(lifeline),
+        max_workers_per_node=slurm.workers_per_node,
+        cores_per_worker=slurm.cores_per_node / slurm.workers_per_node,
+        available_accelerators=accelerators,
+        heartbeat_period=slurm.heartbeat_period_s,
+        heartbeat_threshold=slurm.heartbeat_threshold_s,
+        drain_period=slurm.drain_period_s,
+        block_error_handler=partial(windowed_error_handler, threshold=BLOCK_FAILURES),
+        encrypted=True,
+    )
+
+
+def _slurm_blocks(machine: Machine, slurm: SlurmSettings, lifeline: Lifeline | None) -> SlurmBlocks:
     # A pilot job that Slurm requeues by itself stays pending and blocks its own replacement.
     options = ["#SBATCH --no-requeue"]
     if slurm.scheduler_options:
         options.append(slurm.scheduler_options)
-    provider = SlurmProvider(
+    lines = [_worker_init(machine), slurm.worker_init]
+    if slurm.nodes_per_block > 1:
+        # Since Slurm 22.05 a step no longer inherits the job's cores; its pool would have one.
+        lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
+    return SlurmBlocks(
+        name_prefix="" if lifeline is None else job_name_prefix(lifeline.mark),
+        poll_period_s=slurm.poll_period_s,
         partition=slurm.partition,
         account=slurm.account,
         qos=slurm.qos,
@@ -118,27 +150,11 @@ def _slurm_executor(
         max_blocks=slurm.max_blocks,
         walltime=slurm.walltime,
         scheduler_options="\n".join(options),
-        worker_init=_worker_init(machine),
+        worker_init="\n".join(line for line in lines if line),
+        # Two blocks on one node would count its GPUs from nought each, and share the first.
         exclusive=True,
         cmd_timeout=slurm.cancel_timeout_s,
         launcher=SrunLauncher() if slurm.nodes_per_block > 1 else SimpleLauncher(),
-    )
-    # One name a worker: Parsl then shares the GPUs of a whole node out evenly.
-    accelerators = [str(i) for i in range(slurm.workers_per_node)] if slurm.gpus_per_node else []
-    return HighThroughputExecutor(
-        label=LABEL,
-        address=slurm.address,
-        provider=provider,
-        launch_cmd=_POOL,
-        interchange_launch_cmd=_interchange(lifeline),
-        max_workers_per_node=slurm.workers_per_node,
-        cores_per_worker=slurm.cores_per_node / slurm.workers_per_node,
-        available_accelerators=accelerators,
-        heartbeat_period=slurm.heartbeat_period_s,
-        heartbeat_threshold=slurm.heartbeat_threshold_s,
-        drain_period=slurm.drain_period_s,
-        block_error_handler=partial(windowed_error_handler, threshold=BLOCK_FAILURES),
-        encrypted=True,
     )
 
 

@@ -128,7 +128,7 @@ def kill_marked(mark: str, within_s: float = 3.0) -> int:
 def sweep_orphans(campaign_dir: Path) -> int:
     """Kill processes that work for a dead driver of this folder; return how many."""
     folder = folder_mark(campaign_dir)
-    orphaned = {mark for _, mark in marked_processes(f"{folder}:") if not _driver_may_live(mark)}
+    orphaned = {mark for _, mark in marked_processes(f"{folder}:") if not driver_may_live(mark)}
     return sum(kill_marked(mark) for mark in orphaned)
 
 
@@ -137,10 +137,15 @@ def _own_identity() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
-def _driver_may_live(mark: str) -> bool:
+def on_this_computer(mark: str) -> bool:
+    """Return True when the driver in the mark runs, or ran, on this computer."""
+    return mark.rsplit(":", 3)[1] == socket.gethostname()
+
+
+def driver_may_live(mark: str) -> bool:
     """Return False only when the driver in the mark was on this computer and is dead."""
-    _, host, pid, created = mark.rsplit(":", 3)
-    if host != socket.gethostname():
+    pid, created = mark.rsplit(":", 2)[1:]
+    if not on_this_computer(mark):
         return True
     try:
         driver = psutil.Process(int(pid))

@@ -20,14 +20,16 @@ from typing import Any, final
 import zmq
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.jobs.states import JobState
 from parsl.providers import LocalProvider
 
 from tace_al.core.errors import DispatchError
 from tace_al.dispatch.apps import run_request
-from tace_al.dispatch.executors import LABEL, parsl_config
+from tace_al.dispatch.executors import BLOCK_FAILURES, parsl_config
 from tace_al.dispatch.lifeline import Lifeline
 from tace_al.dispatch.machine import Machine
 from tace_al.dispatch.request import Request
+from tace_al.dispatch.slurm_commands import cancel_own
 
 RUN_AGAIN = "run the same command again, finished work is kept"
 _SEND_LIMIT_MS = 5_000
@@ -41,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @final
 class ParslSession:
-    """One running Parsl with one executor.
+    """One running Parsl, with one executor or, on a cluster, one for each kind of block.
 
     Parameters
     ----------
@@ -57,9 +59,9 @@ class ParslSession:
     """
 
     def __init__(self, machine: Machine, directory: Path) -> None:
-        self._machine = machine
+        self._machine, self._directory = machine, directory
         self._results_dir = directory / "results"
-        self._run_dir = _safe_run_dir(directory / "parsl")
+        self._run_dir = _safe_run_dir(directory / "parsl", shared=machine.slurm is not None)
         self._log = _open_log(self._run_dir / "parsl.log")
         self._lifeline: Lifeline | None = None
         if machine.executor != "threads":
@@ -78,9 +80,13 @@ class ParslSession:
                 f"the executor of machine {machine.name!r} does not start: {error}; "
                 f"see the logs in {self._run_dir}"
             ) from error
-        self._executor = self._kernel.executors[LABEL]
-        if isinstance(self._executor, HighThroughputExecutor):
-            _limit_waits(self._executor)
+        self._pools = [
+            executor
+            for executor in self._kernel.executors.values()
+            if isinstance(executor, HighThroughputExecutor)
+        ]
+        for pool in self._pools:
+            _limit_waits(pool)
 
     def submit(self, request: Request) -> Future[dict[str, Any]]:
         """Give a request to Parsl; the future holds an envelope's dict or Parsl's own error."""
@@ -93,7 +99,7 @@ class ParslSession:
         future: Future[dict[str, Any]] = self._kernel.submit(
             run_request,
             app_args=arguments,
-            executors=[LABEL],
+            executors=[self._machine.block_of(request.kind)],
             cache=False,
             ignore_for_cache=None,
             app_kwargs={},
@@ -102,28 +108,44 @@ class ParslSession:
 
     def failure(self) -> str | None:
         """Return one sentence on what has died, or None while all is well."""
-        executor = self._executor
-        if not isinstance(executor, HighThroughputExecutor):
-            return None
-        if executor.bad_state_is_set:
-            cause = " ".join(str(executor.executor_exception).split())
-            return (
-                f"the workers of machine {self._machine.name!r} do not start or stay up ({cause})"
-            )
-        interchange, results = executor.interchange_proc, executor._result_queue_thread
+        for pool in self._pools:
+            reason = self._failure_of(pool)
+            if reason is not None:
+                return reason
+        return None
+
+    def _failure_of(self, pool: HighThroughputExecutor) -> str | None:
+        if pool.bad_state_is_set:
+            where = f"the workers of machine {self._machine.name!r} do not start or stay up"
+            return f"{where} ({self._why_blocks_fail(pool)})"
+        interchange, results = pool.interchange_proc, pool._result_queue_thread
         if interchange is None or interchange.poll() is not None:
             return "Parsl's interchange process, which hands work to the workers, has died"
         if results is None or not results.is_alive():
             return "Parsl's result thread, which collects results, has died"
         return None
 
+    def _why_blocks_fail(self, pool: HighThroughputExecutor) -> str:
+        """Return what the last failed block said, in one line."""
+        failed = [
+            status
+            for status in pool.status_facade.values()
+            if status.state in (JobState.FAILED, JobState.MISSING)
+        ]
+        if not failed:
+            return " ".join(str(pool.executor_exception).split())[:500]
+        last = failed[-1]
+        said = (last.stderr_summary or last.stdout_summary or last.message or "").split("\n")
+        line = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+        place = f"; see {last.stderr_path}" if last.stderr_path else ""
+        return f"{BLOCK_FAILURES} blocks in a row failed, the last said: {line[:300]}{place}"
+
     def restart_pool(self) -> None:
         """Kill the pool of workers of this computer; Parsl notices and starts another."""
-        executor = self._executor
-        if not isinstance(executor, HighThroughputExecutor):
-            return
-        if isinstance(executor.provider, LocalProvider):
-            for job in executor.provider.resources.values():
+        for pool in self._pools:
+            if not isinstance(pool.provider, LocalProvider):
+                continue
+            for job in pool.provider.resources.values():
                 try:
                     os.killpg(os.getpgid(job["remote_pid"]), signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
@@ -131,31 +153,35 @@ class ParslSession:
 
     def give_up(self, reason: str) -> None:
         """Fail everything that is still with Parsl, so that none of its threads wait for it."""
-        executor = self._executor
-        if isinstance(executor, HighThroughputExecutor) and not executor.bad_state_is_set:
+        for pool in self._pools:
+            if pool.bad_state_is_set:
+                continue
             try:
-                executor.set_bad_state_and_fail_all(DispatchError(reason))
+                pool.set_bad_state_and_fail_all(DispatchError(reason))
             except (InvalidStateError, RuntimeError):  # a result landed meanwhile
                 logger.debug("a result landed while the executor was given up")
+        # Parsl leaves the blocks of a bad executor running, and its cleanup may hang before them.
+        self._cancel_blocks()
 
     def stop(self) -> None:
-        """End Parsl and every process it started, within seconds."""
-        executor = self._executor
+        """End Parsl, every process it started and every block, within seconds."""
         limit = _LOCAL_STOP_S
         if self._machine.slurm is not None:
             limit += self._machine.slurm.cancel_timeout_s
-        if isinstance(executor, ThreadPoolExecutor):
-            # Parsl would wait for running tasks here; a thread cannot be killed.
-            executor.executor.shutdown(wait=False, cancel_futures=True)
+        for executor in self._kernel.executors.values():
+            if isinstance(executor, ThreadPoolExecutor):
+                # Parsl would wait for running tasks here; a thread cannot be killed.
+                executor.executor.shutdown(wait=False, cancel_futures=True)
         cleaner = threading.Thread(target=self._clean_up, name="parsl-cleanup", daemon=True)
         try:
             cleaner.start()
             cleaner.join(limit)
         finally:
+            self._cancel_blocks()
             if self._lifeline is not None:
                 self._lifeline.release()
-            if isinstance(executor, HighThroughputExecutor):
-                self._reap(executor)
+            for pool in self._pools:
+                _reap(pool)
             _close_log(self._log)
         if cleaner.is_alive():
             logger.info(
@@ -164,17 +190,28 @@ class ParslSession:
         if self._run_dir.name.startswith("tace-al-parsl-"):
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
+    def _cancel_blocks(self) -> None:
+        """Cancel the blocks that Slurm still has, by their names and without Parsl."""
+        slurm = self._machine.slurm
+        if slurm is None or self._lifeline is None:
+            return
+        try:
+            cancel_own(self._directory, self._lifeline.mark, slurm.cancel_timeout_s)
+        except DispatchError as error:
+            logger.warning("%s; blocks end by themselves when they hear nothing", error)
+
     def _clean_up(self) -> None:
         try:
             self._kernel.cleanup()
         except Exception as error:  # Parsl's own; the processes are killed by the lifeline
             logger.debug("Parsl's cleanup failed: %s", error)
 
-    def _reap(self, executor: HighThroughputExecutor) -> None:
-        """Collect the dead interchange and let Parsl's threads end."""
-        executor._result_queue_thread_exit.set()
-        if executor.interchange_proc is not None:
-            executor.interchange_proc.wait(timeout=5)
+
+def _reap(pool: HighThroughputExecutor) -> None:
+    """Collect the dead interchange and let Parsl's threads end."""
+    pool._result_queue_thread_exit.set()
+    if pool.interchange_proc is not None:
+        pool.interchange_proc.wait(timeout=5)
 
 
 def _open_log(path: Path) -> logging.Handler:
@@ -201,10 +238,21 @@ def _limit_waits(executor: HighThroughputExecutor) -> None:
     commands.setsockopt(zmq.RCVTIMEO, _ANSWER_LIMIT_MS)
 
 
-def _safe_run_dir(folder: Path) -> Path:
-    """Return `folder`, or a temporary one when its name needs quotes in a shell."""
+def _safe_run_dir(folder: Path, *, shared: bool) -> Path:
+    """Return `folder`, or a temporary one when its name needs quotes in a shell.
+
+    Raises
+    ------
+    DispatchError
+        Other computers must see the folder, which a temporary one cannot give them.
+    """
     folder = folder.resolve()
     if _SAFE_FOLDER.fullmatch(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+    if shared:
+        raise DispatchError(
+            f"{folder} has characters that scripts of Slurm blocks do not survive; choose a folder "
+            "of letters, digits and _./+=:@,- with --dir"
+        )
     return Path(tempfile.mkdtemp(prefix="tace-al-parsl-"))

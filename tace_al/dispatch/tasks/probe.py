@@ -31,6 +31,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         "value": payload.get("value"),
         "pid": os.getpid(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 
 
