@@ -292,7 +292,7 @@ class Driver:
     def _answer(self, atoms: Atoms, prediction: Prediction) -> Answer:
         """Return what goes back about a structure."""
         virial = np.zeros((3, 3))
-        if prediction.stress is not None:
+        if prediction.stress is not None and atoms.pbc.all():
             virial = -atoms.get_volume() * prediction.stress
         if not (np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all()):
             raise SamplerError(

@@ -24,6 +24,7 @@ from tace_al.model.committee import Committee
 
 TARGETS: dict[str, str] = {
     "observable": "tace_al.analysis.targets:observable",
+    "proton_sharing": "tace_al.analysis.proton_sharing:proton_sharing",
     "relaxed_distance": "tace_al.analysis.relaxed_distance:relaxed_distance",
 }
 """Short names; one line makes a new target known to campaigns."""

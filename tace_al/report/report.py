@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from tace_al.core.atomic_write import write_bytes
 from tace_al.report import figures
+from tace_al.report.curve_figure import target_curves
 from tace_al.report.style import save
 from tace_al.report.summary import Barrier, CampaignSummary, read_summary
 from tace_al.report.tables import (
@@ -129,6 +130,7 @@ def _draw(summary: CampaignSummary, folder: Path) -> dict[str, str]:
     drawings |= {
         "Barriers": ("barriers.png", lambda: figures.barrier_convergence(summary)),
         "Target": ("target.png", lambda: target_convergence(summary)),
+        "Curves": ("curves.png", lambda: target_curves(summary)),
         "Learning curve": ("learning_curve.png", lambda: figures.learning_curve(summary)),
         "Calibration": ("calibration.png", lambda: figures.calibration(summary)),
         "Workers": ("workers.png", lambda: figures.worker_timeline(summary.tasks)),

@@ -62,11 +62,14 @@ class Target:
         In `unit`.
     unit
         "" for a number without one.
+    curve
+        What else the target drew: `label`, `x`, `y`, `members`, `x_label`, `y_label`; or nothing.
     """
 
     value: float
     error_bar: float
     unit: str = ""
+    curve: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,7 +217,12 @@ def barrier(data: Mapping[str, Any]) -> Barrier:
 def target(data: Mapping[str, Any]) -> Target:
     """Return a target's value from the dictionary that a generation keeps."""
     unit = str(data.get("unit") or "")
-    return Target(value=float(data["value"]), error_bar=float(data["error_bar"]), unit=unit)
+    return Target(
+        value=float(data["value"]),
+        error_bar=float(data["error_bar"]),
+        unit=unit,
+        curve=data.get("curve") or {},
+    )
 
 
 def task_spans(events: Iterable[Any]) -> tuple[TaskSpan, ...]:
