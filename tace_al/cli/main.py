@@ -17,6 +17,7 @@ from tace_al.cli.db import db
 from tace_al.cli.evaluate import evaluate
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
+from tace_al.cli.phonons import phonons
 from tace_al.cli.run import run
 from tace_al.cli.train import train
 from tace_al.core.errors import TaceError
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 CAMPAIGNS, FILES = "Campaigns", "Models and labels from files"
+VIBRATIONS = "Vibrations"
 app.command(rich_help_panel=CAMPAIGNS)(run)
 app.command(rich_help_panel=CAMPAIGNS)(status)
 app.command(rich_help_panel=CAMPAIGNS)(report)
@@ -45,6 +47,7 @@ app.command(rich_help_panel=FILES)(train)
 app.command(rich_help_panel=FILES)(evaluate)
 app.command(rich_help_panel=FILES)(label)
 app.command("import-tace", rich_help_panel=FILES)(import_tace)
+app.command(rich_help_panel=VIBRATIONS)(phonons)
 
 
 def show_version(wanted: bool) -> None:
