@@ -49,9 +49,8 @@ class SamplerKind:
 
 SAMPLERS: dict[str, SamplerKind] = {
     "langevin": SamplerKind(factory="tace_al.engines.sampling.langevin:LangevinSampler"),
-    "pimd": SamplerKind(
-        factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5
-    ),
+    "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
+    "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
     "fake": SamplerKind(factory="tace_al.engines.sampling.fake:fake_sampler"),
 }
 """Short names; one line makes a new sampler known to campaigns."""

@@ -26,6 +26,7 @@ TARGETS: dict[str, str] = {
     "observable": "tace_al.analysis.targets:observable",
     "proton_sharing": "tace_al.analysis.proton_sharing:proton_sharing",
     "relaxed_distance": "tace_al.analysis.relaxed_distance:relaxed_distance",
+    "sticking": "tace_al.analysis.sticking:sticking_target",
 }
 """Short names; one line makes a new target known to campaigns."""
 
