@@ -61,9 +61,9 @@ class Candidates:
         state
             First state.
         """
-        known = self._records.objects.filter(key=structure_key).only("id").first()
+        known = self._records.identity(key=structure_key)
         if known is not None:
-            return attempts.made_here(known.id)
+            return attempts.made_here(known)
         packed = None if prediction is None else pack_arrays(prediction)
         return self._records.insert(
             key=structure_key,

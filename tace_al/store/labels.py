@@ -130,7 +130,7 @@ class Labels:
     def has(self, structure_key: str, fidelity_key: str) -> bool:
         """Tell whether a result exists (failures do not count)."""
         key = label_key(structure_key, fidelity_key)
-        return bool(self._records.objects.filter(key=key, state="labelled").count())
+        return self._records.identity(key=key, state="labelled") is not None
 
     @guarded
     def records(

@@ -50,7 +50,7 @@ class Structures:
             Where it comes from: kind, walker, generation, step, ...
         """
         key = structure_key(atoms)
-        if self._records.objects.filter(key=key).count():
+        if self._records.identity(key=key) is not None:
             return key
         frame = packed_frame(atoms)
         self._records.insert(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
+from bson import ObjectId
 from mongoengine import Document
 from mongoengine.queryset import QuerySet
 from pymongo.collection import Collection
@@ -65,6 +66,11 @@ class Table(Generic[Record]):
             discard_blob(self._connection, fields)
             return attempts.tried_before() and bool(self.collection.find_one({"_id": identity}))
         return True
+
+    def identity(self, **where: Any) -> ObjectId | None:
+        """Return the `_id` of the record with exactly these values, None without one."""
+        found = self.collection.find_one({"campaign": self._campaign, **where}, {"_id": 1})
+        return None if found is None else found["_id"]
 
     def change(self, where: Mapping[str, Any], fields: Mapping[str, Any]) -> int:
         """Set fields of every record that fits `where`; return how many there were."""
