@@ -13,13 +13,19 @@ from tace_al.core.labels import Setting
 from tace_al.engines.labelling.ase_calculator import ASELabeller
 from tace_al.engines.labelling.emt import EMTLabeller
 from tace_al.engines.labelling.fake import FakeLabeller
+from tace_al.engines.labelling.gpaw import GPAWLabeller
 from tace_al.engines.labelling.labeller import Labeller
+from tace_al.engines.labelling.pyscf import PySCFLabeller
 from tace_al.engines.labelling.xtb import XTBLabeller
 
 _BY_NAME: dict[str, tuple[type[Any], dict[str, Setting]]] = {
     "gfn1": (XTBLabeller, {"method": "gfn1"}),
     "gfn2": (XTBLabeller, {"method": "gfn2"}),
     "emt": (EMTLabeller, {}),
+    "gpaw": (GPAWLabeller, {}),
+    "pyscf": (PySCFLabeller, {}),
+    "hf": (PySCFLabeller, {"method": "hf"}),
+    "mp2": (PySCFLabeller, {"method": "mp2"}),
     "fake": (FakeLabeller, {}),
 }
 

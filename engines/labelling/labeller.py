@@ -32,3 +32,11 @@ class Labeller(ABC):
         LabellerMissing
             The package or program is not installed.
         """
+
+    def retries(self, kind: str) -> "tuple[Labeller, ...]":
+        """Return labellers to try, in this order, after a failure of a kind.
+
+        All have this one's fidelity: another way to the same number, never another number.
+        """
+        del kind
+        return ()

@@ -1,11 +1,20 @@
+from importlib import util
+
 import pytest
 
 from tace_al.core.errors import ConfigError
 from tace_al.engines.labelling.ase_calculator import ASELabeller
 from tace_al.engines.labelling.catalogue import LABELLER_NAMES, labeller_from_name
 
+WITHOUT_GPAW = pytest.mark.skipif(
+    util.find_spec("gpaw") is None, reason="GPAW is not installed; install it with: make gpaw"
+)
 
-@pytest.mark.parametrize("name", LABELLER_NAMES)
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=WITHOUT_GPAW if name == "gpaw" else ()) for name in LABELLER_NAMES],
+)
 def test_every_name_gives_the_labeller_of_that_name(name: str) -> None:
     assert labeller_from_name(name).fidelity.name == name
 
