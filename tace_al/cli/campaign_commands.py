@@ -62,38 +62,54 @@ def export(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Extended XYZ; .xz, .gz or .bz2 compresses it.")
     ],
+    fidelity: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fidelity",
+            metavar="NAME",
+            help="Level of theory; default: the only one. Repeat for several, told apart by head=.",
+        ),
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option("--channel", metavar="NAME", help="Only this reaction channel.")
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option("--generation", help="Only what this generation asked for.")
+    ] = None,
     role: Annotated[
         str | None, typer.Option("--role", help="Only labels used for: train or calibration.")
     ] = None,
-    fidelity: Annotated[
-        str | None, typer.Option("--fidelity", help="Level of theory; default: the only one.")
-    ] = None,
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state", help="Frames in another state, without labels: flagged, failed, rejected..."
+        ),
+    ] = "labelled",
     database: Database = None,
 ) -> None:
-    """Write every labelled structure with REF_energy (eV), REF_forces (eV/Å) and provenance.
+    """Write labelled structures with REF_energy (eV), REF_forces (eV/Å) and their provenance.
 
-    Example: [bold]tace-al export runs/catalysis labels.xyz.xz[/bold]
+    The file can be trained on as it is, and what is trained can be traced back here.
+    Example: [bold]tace-al export runs/catalysis labels.xyz.xz --channel bare[/bold]
     """
     from rich.console import Console
 
     from tace_al.data.extxyz import write_structures
+    from tace_al.store.export import Selection, exported_frames
 
     if out.is_dir():
         raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labels.xyz'}")
+    selection = Selection(
+        fidelities=tuple(fidelity or ()),
+        channel=channel,
+        generation=generation,
+        role=role,
+        state=state,
+    )
     with open_campaign(directory, database) as store:
-        names = sorted({str(label.fidelity_name) for label in store.labels(role=role)})
-        if not names:
-            raise DataError(f"{directory} has no such labels yet; there is nothing to write")
-        if fidelity is None and len(names) > 1:
-            raise DataError(
-                f"{directory} has labels of {', '.join(names)}; they must not be mixed, choose "
-                "one with --fidelity"
-            )
-        if fidelity is not None and fidelity not in names:
-            raise DataError(f"{directory} has labels of {', '.join(names)}, not of {fidelity}")
-        frames = store.labelled_frames(fidelity or names[0], role=role)
+        frames = exported_frames(store, selection)
     write_structures(out, frames)
-    Console().print(f"{len(frames)} labelled structures in {out}", highlight=False, soft_wrap=True)
+    Console().print(f"{len(frames)} {state} structures in {out}", highlight=False, soft_wrap=True)
 
 
 def lineage(

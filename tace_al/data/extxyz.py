@@ -21,6 +21,7 @@ xx, yy, zz, yz, xz, xy.
 import bz2
 import gzip
 import io
+import json
 import logging
 import lzma
 from collections.abc import Callable, Mapping, Sequence
@@ -227,7 +228,8 @@ def write_structures(path: Path | str, frames: Sequence[Atoms]) -> None:
     """Write frames as extended XYZ, whole or not at all, compressed if the name ends so.
 
     Positions and per-atom values keep 8 decimals, so structure keys survive. Entries of `info` that
-    are None or empty text are left out: the format has no way to say them.
+    are None or empty text are left out: the format has no way to say them. Text that looks like a
+    number (a key such as "12e45") stays text.
     """
     path = Path(path)
     if not frames:
@@ -236,7 +238,7 @@ def write_structures(path: Path | str, frames: Sequence[Atoms]) -> None:
     for atoms in frames:
         copy = atoms.copy()
         copy.info = {
-            name: value
+            name: _kept_text(value)
             for name, value in atoms.info.items()
             if value is not None and not (isinstance(value, str) and not value)
         }
@@ -246,6 +248,17 @@ def write_structures(path: Path | str, frames: Sequence[Atoms]) -> None:
     ase.io.write(text, copies, format="extxyz")
     compress = _COMPRESSORS.get(path.suffix, bytes)
     write_bytes(path, compress(text.getvalue().encode()))
+
+
+def _kept_text(value: Any) -> Any:
+    """Return text that a reader would take for numbers in the way that ASE reads as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        np.array(value.replace(",", " ").split(), dtype=float)
+    except ValueError:
+        return value
+    return f"_JSON {json.dumps(value)}"
 
 
 def _find(atoms: Atoms, name: str) -> Any:

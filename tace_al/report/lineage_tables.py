@@ -83,7 +83,7 @@ def file_tree(lineage: "Lineage") -> Tree:
     branch = tree = Tree(f"[bold]Goes on from[/bold]\n{lineage.files[0].file}")
     behind = {model.key: model for model in lineage.models}
     for file in lineage.files[1:]:
-        digest = (file.digest or "unknown digest")[:SHORT]
+        digest = file.digest[:SHORT] if file.digest else "digest unknown"
         branch = branch.add(f"{file.file}  {digest}, {_made_from(file)}")
         if file.model is not None:
             branch.add(ancestor_tree([behind[file.model], *lineage.models]))

@@ -306,3 +306,13 @@ def test_published_sets_read_whole():
 def test_other_formats_are_read(tmp_path):
     ase.io.write(tmp_path / "POSCAR", bulk("Cu", cubic=True))
     assert len(read_structures(tmp_path / "POSCAR")[0]) == 4
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    atoms = Atoms("H")
+    keys = {"a": "1" * 32, "b": "12e" + "3" * 29, "c": "0" * 31 + "1", "d": "1 2", "e": "x y"}
+    atoms.info.update(keys, number=3, ratio=0.5)
+    write_structures(tmp_path / "a.xyz", [atoms])
+    (again,) = read_structures(tmp_path / "a.xyz")
+    assert {name: again.info[name] for name in keys} == keys
+    assert (again.info["number"], again.info["ratio"]) == (3, 0.5)
