@@ -20,7 +20,7 @@ The sticking probability is the share of stuck and penetrated among all that are
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms, units
@@ -266,11 +266,11 @@ class Impact:
     frames: tuple[Atoms, ...] = ()
 
 
-def sticking(impacts: Sequence[Impact]) -> dict[str, object]:
+def sticking(impacts: Sequence[Impact]) -> dict[str, Any]:
     """Return the sticking probability with Wilson's error bar, and the verdicts' counts."""
     counts = Counter(impact.verdict for impact in impacts)
     decided = sum(counts.values()) - counts["undecided"] - counts["broken"]
-    found: dict[str, object] = {"num_trajectories": len(impacts), "verdicts": dict(counts)}
+    found: dict[str, Any] = {"num_trajectories": len(impacts), "verdicts": dict(counts)}
     if not decided:
         return found
     stuck = counts["stuck"] + counts["penetrated"]

@@ -12,12 +12,18 @@ from typing import Annotated
 
 import typer
 
+from tace_al.cli.beam import beam
 from tace_al.cli.campaign_commands import export, lineage, report, status
 from tace_al.cli.db import db
+from tace_al.cli.doctor import doctor
+from tace_al.cli.driver import driver
 from tace_al.cli.evaluate import evaluate
+from tace_al.cli.hessian import hessian
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
+from tace_al.cli.md import md
 from tace_al.cli.phonons import phonons
+from tace_al.cli.ramp import ramp
 from tace_al.cli.run import run
 from tace_al.cli.train import train
 from tace_al.core.errors import TaceError
@@ -36,18 +42,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 CAMPAIGNS, FILES = "Campaigns", "Models and labels from files"
+DYNAMICS = "Dynamics and paths, on models or a calculator"
 VIBRATIONS = "Vibrations"
 app.command(rich_help_panel=CAMPAIGNS)(run)
 app.command(rich_help_panel=CAMPAIGNS)(status)
 app.command(rich_help_panel=CAMPAIGNS)(report)
 app.command(rich_help_panel=CAMPAIGNS)(lineage)
 app.command(rich_help_panel=CAMPAIGNS)(export)
+app.command(rich_help_panel=CAMPAIGNS)(doctor)
 app.add_typer(db, rich_help_panel=CAMPAIGNS)
 app.command(rich_help_panel=FILES)(train)
 app.command(rich_help_panel=FILES)(evaluate)
 app.command(rich_help_panel=FILES)(label)
 app.command("import-tace", rich_help_panel=FILES)(import_tace)
+app.command(rich_help_panel=DYNAMICS)(md)
+app.command(rich_help_panel=DYNAMICS)(ramp)
+app.command(rich_help_panel=DYNAMICS)(beam)
+app.command(rich_help_panel=DYNAMICS)(driver)
+
 app.command(rich_help_panel=VIBRATIONS)(phonons)
+app.command(rich_help_panel=VIBRATIONS)(hessian)
 
 
 def show_version(wanted: bool) -> None:
