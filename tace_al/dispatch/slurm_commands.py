@@ -168,6 +168,17 @@ def our_jobs(folder: Path, timeout_s: float) -> dict[str, str]:
     return found
 
 
+def waiting_reasons(machine: Machine, folder: Path) -> str:
+    """Return Slurm's reasons why blocks of a folder wait, "" when none does."""
+    if machine.slurm is None:
+        return ""
+    command = ["squeue", "--noheader", "--states=PENDING", f"--user={os.getuid()}"]
+    text = ask_slurm([*command, "--format=%j|%r"], machine.slurm.cancel_timeout_s)
+    begins = f"{JOB_PREFIX}{folder_mark(folder)}:"
+    reasons = {line.rpartition("|")[2] for line in text.splitlines() if line.startswith(begins)}
+    return ", ".join(sorted(reasons))
+
+
 def cancel_orphans(folder: Path, timeout_s: float) -> int:
     """Cancel the blocks that a killed driver of this folder left, and wait until they are gone.
 
