@@ -23,6 +23,7 @@ from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
 from tace_al.cli.md import md
 from tace_al.cli.phonons import phonons
+from tace_al.cli.plan import plan
 from tace_al.cli.ramp import ramp
 from tace_al.cli.run import run
 from tace_al.cli.train import train
@@ -49,6 +50,7 @@ app.command(rich_help_panel=CAMPAIGNS)(status)
 app.command(rich_help_panel=CAMPAIGNS)(report)
 app.command(rich_help_panel=CAMPAIGNS)(lineage)
 app.command(rich_help_panel=CAMPAIGNS)(export)
+app.command(rich_help_panel=CAMPAIGNS)(plan)
 app.command(rich_help_panel=CAMPAIGNS)(doctor)
 app.add_typer(db, rich_help_panel=CAMPAIGNS)
 app.command(rich_help_panel=FILES)(train)
