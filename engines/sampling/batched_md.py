@@ -5,8 +5,9 @@ as one batch, a committee with every member, so that the uncertainty of each ste
 more. A walker that is done, stopped or broken leaves the batch, and those that stay do not notice.
 Integrators are in `integrators.py`, starts, stop conditions and results in `walkers.py`.
 
-A frame breaks a walker whatever its conditions say when an atom moved more than `LARGEST_MOVE` in
-one step, when the potential refuses it (coinciding atoms), or when it predicts what is not finite.
+A frame breaks a walker whatever its conditions say when an atom moved more than `LARGEST_MOVE`, or
+a cell was strained by more than `LARGEST_STRAIN`, in one step, when the potential refuses it
+(coinciding atoms), or when it predicts what is not finite.
 """
 
 import json
@@ -38,6 +39,9 @@ from tace_al.model.prediction import Prediction
 
 LARGEST_MOVE = 1.0
 """Angstrom in one step; hydrogen at 10 000 K goes 0.16 in a femtosecond."""
+
+LARGEST_STRAIN = 0.05
+"""Of a cell's length in one step."""
 
 Outcome = Literal["running", "done", "stopped", "broken"]
 
@@ -179,6 +183,8 @@ class BatchedDynamics:
             progress.phase = phase
             progress.max_uncertainty = float(state["max_uncertainty"][index])
             progress.outcome = state["outcome"][index].item()
+            if progress.outcome == "done" and int(phase.steps[0]) < progress.walker.steps:
+                progress.outcome = "running"  # the same walker, sent further
             progress.reason = state["reason"][index].item()
             progress.rng.bit_generator.state = json.loads(str(state["random_streams"][index]))
             progress.frames, progress.trigger = [], None
@@ -269,25 +275,25 @@ class BatchedDynamics:
         """Return what the potential says about each moving walker, or why it cannot be asked."""
         moved = np.zeros(trial.num_walkers)
         came_from = before.positions
+        strained = np.zeros(trial.num_walkers)
         if self.integrator.moves_cell:  # what only went along with its cell has not moved
             strain = np.linalg.solve(before.cells, trial.cells)
             came_from = np.einsum("ax,axy->ay", came_from, strain[trial.walker_index])
+            strained = np.nan_to_num(np.abs(strain - np.eye(3)).max(axis=(1, 2)), nan=np.inf)
         lengths = np.linalg.norm(trial.positions - came_from, axis=1)
         np.maximum.at(moved, trial.walker_index, np.nan_to_num(lengths, nan=np.inf))
-        frames = []
+        frames: list[Atoms] = []
         for index, atoms in zip(self._moving.tolist(), trial.slices(), strict=True):
             frame = self._progress[index].atoms
             frame.arrays["positions"][:] = trial.positions[atoms]
             if self.integrator.moves_cell:
                 frame.set_cell(trial.cells[len(frames)])
             frames.append(frame)
-        near = (moved <= LARGEST_MOVE).tolist()
+        near = ((moved <= LARGEST_MOVE) & (strained <= LARGEST_STRAIN)).tolist()
         asked = iter(self._predict([frame for frame, ok in zip(frames, near, strict=True) if ok]))
         return [
-            next(asked)
-            if ok
-            else Stop(reason=f"an atom moved {length:.1f} A in one step", broken=True)
-            for ok, length in zip(near, moved.tolist(), strict=True)
+            next(asked) if ok else Stop(reason=_runaway(length, strain), broken=True)
+            for ok, length, strain in zip(near, moved.tolist(), strained.tolist(), strict=True)
         ]
 
     def _predict(self, frames: list[Atoms]) -> list[Prediction | Stop]:
@@ -364,6 +370,13 @@ def _checked(prediction: Prediction) -> Prediction | Stop:
     if all(np.isfinite(values).all() for values in numbers):
         return prediction
     return Stop(reason="the potential predicts something that is not finite", broken=True)
+
+
+def _runaway(length: float, strain: float) -> str:
+    """Return what went too far in one step."""
+    if strain > LARGEST_STRAIN:
+        return f"the cell changed by {100.0 * strain:.0f}% in one step"
+    return f"an atom moved {length:.1f} A in one step"
 
 
 def _stresses(predictions: Sequence[Prediction]) -> np.ndarray:

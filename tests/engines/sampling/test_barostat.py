@@ -39,12 +39,12 @@ def test_volume_of_an_ideal_gas(shape: Literal["isotropic", "axes"]) -> None:
     num_atoms, temperature = 4, 300.0
     pressure = units.kB * temperature / 500.0
     gas = Atoms("Ar4", np.diag([3.0, 3.0, 3.0, 1.0])[:, :3] * 3.0, cell=[13.6] * 3, pbc=True)
-    integrator = LangevinPiston(friction=0.05, period_fs=50.0, shape=shape)
+    integrator = LangevinPiston(friction=0.02, period_fs=500.0, shape=shape)
     walkers = [
         Walker(gas, steps=2000, temperature=temperature, pressure=pressure, seed=seed)
-        for seed in range(40)
+        for seed in range(24)
     ]
-    dynamics = BatchedDynamics(NoForces(), walkers, integrator, timestep_fs=5.0, record_every=10)
+    dynamics = BatchedDynamics(NoForces(), walkers, integrator, timestep_fs=8.0, record_every=10)
     volumes = np.array(
         [
             [frame.get_volume() for frame in walk.frames[len(walk.frames) // 4 :]]
@@ -53,9 +53,9 @@ def test_volume_of_an_ideal_gas(shape: Literal["isotropic", "axes"]) -> None:
     )
     unit = units.kB * temperature / pressure
     error = volumes.mean(axis=1).std() / np.sqrt(len(walkers))
-    assert error < 0.04 * volumes.mean()
+    assert error < 0.06 * volumes.mean()
     assert abs(volumes.mean() - (num_atoms + 1) * unit) < 3.5 * error
-    assert volumes.var() == pytest.approx((num_atoms + 1) * unit**2, rel=0.2)
+    assert volumes.var() == pytest.approx((num_atoms + 1) * unit**2, rel=0.25)
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_energy_is_kept_with_that_of_cell_and_bath(shape: Literal["isotropic", "
         dynamics = BatchedDynamics(
             CalculatorPotential(EMT()),
             [walker],
-            LangevinPiston(friction=1e-9, period_fs=100.0, piston_friction=1e-9, shape=shape),
+            LangevinPiston(friction=1e-9, period_fs=300.0, piston_friction=1e-9, shape=shape),
             timestep_fs=timestep,
             record_every=1,
         )
