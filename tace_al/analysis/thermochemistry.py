@@ -142,14 +142,13 @@ def ideal_gas(
         Temperature or pressure are not positive.
     """
     if temperature <= 0.0 or pressure <= 0.0:
-        raise StructureError(
-            f"a gas at {temperature:g} K and {pressure:g} Pa has no entropy; give positive values"
-        )
+        given = f"{temperature:g} K and {pressure:g} Pa"
+        raise StructureError(f"a gas at {given} has no entropy; give positive values")
     heat = BOLTZMANN * temperature
     joule = units._k * temperature
     mass = float(atoms.get_masses().sum()) * units._amu
-    waves = (2.0 * np.pi * mass * joule / PLANCK**2) ** 1.5
-    translation = BOLTZMANN * (np.log(waves * joule / pressure) + 2.5)
+    states = (2.0 * np.pi * mass * joule / PLANCK**2) ** 1.5 * joule / pressure
+    translation = BOLTZMANN * (np.log(states) + 2.5)
     moments = np.sort(atoms.get_moments_of_inertia()) * units._amu * 1e-20
     factor = 8.0 * np.pi**2 * joule / PLANCK**2
     linear = bool(len(atoms) > 1 and moments[0] < LINEAR * moments[2])

@@ -2,7 +2,8 @@
 
 `hessian.json` holds frequencies in 1/cm (imaginary ones negative) with the motions of the whole
 projected out, and beside them, unprojected, all 3N as `ase.vibrations` gives them, whose zero-point
-energy counts spurious rotations too. Energies are in eV, entropies in eV/K; spreads are standard deviations among the members of a committee.
+energy counts spurious rotations too. Energies are in eV, entropies in eV/K; spreads are standard
+deviations among the members of a committee.
 """
 
 import io
