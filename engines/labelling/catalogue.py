@@ -80,6 +80,36 @@ def labeller_from_name(name: str, options: Mapping[str, Setting] | None = None) 
     return labeller
 
 
+def name_and_options(labeller: Labeller) -> tuple[str, dict[str, Setting]]:
+    """Return what `labeller_from_name` builds the labeller from, options at their default left out.
+
+    >>> name_and_options(labeller_from_name("gfn2", {"accuracy": 0.1}))
+    ('gfn2', {'accuracy': 0.1})
+    """
+    if isinstance(labeller, ASELabeller):
+        own = {name: getattr(labeller, name) for name in _ASE_OPTIONS}
+        given = {name: value for name, value in own.items() if value is not None}
+        return labeller.factory, {**labeller.options, **given}
+    fitting = [
+        (name, preset)
+        for name, (kind, preset) in _BY_NAME.items()
+        if type(labeller) is kind
+        and all(getattr(labeller, field) == value for field, value in preset.items())
+    ]
+    if not fitting:
+        raise ConfigError(
+            f"{type(labeller).__name__} has no name a worker could build it from; use one of "
+            f"{', '.join(LABELLER_NAMES)} or 'package.module:Name' of an ASE calculator"
+        )
+    name, preset = max(fitting, key=lambda entry: len(entry[1]))
+    options = {
+        field.name: getattr(labeller, field.name)
+        for field in dataclasses.fields(labeller)  # type: ignore[arg-type]
+        if field.name not in preset and getattr(labeller, field.name) != field.default
+    }
+    return name, options
+
+
 def _of_type(value: Setting, default: Any, *, where: str) -> Setting:
     """Return `value` as the type of `default`, an int passing for a float."""
     wanted = type(default)

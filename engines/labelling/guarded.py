@@ -1,4 +1,4 @@
-"""One guarded label: check the structure, run the labeller, check what it says."""
+"""One guarded label: check the structure, run the labeller and its retries, check what it says."""
 
 import numpy as np
 from ase import Atoms
@@ -7,6 +7,7 @@ from tace_al.core.errors import LabelFailed
 from tace_al.core.labels import Label
 from tace_al.engines.labelling.guards import FORCE_CEILING, label_problem, structure_problem
 from tace_al.engines.labelling.labeller import Labeller
+from tace_al.engines.labelling.ladder import laddered_label
 
 
 def guarded_label(
@@ -31,7 +32,7 @@ def guarded_label(
     problem = structure_problem(atoms)
     if problem is not None:
         raise LabelFailed(problem.kind, problem.message)
-    label = labeller.label(atoms)
+    label = laddered_label(labeller, atoms)
     problem = label_problem(atoms, label, force_ceiling=force_ceiling)
     if problem is not None:
         raise LabelFailed(problem.kind, problem.message)

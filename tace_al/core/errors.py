@@ -58,16 +58,19 @@ class LabelFailed(LabellerError):
         "geometry", "outlier", "crash", "cell", "elements", "charge", "empty", "shape".
     message
         One sentence on what is wrong and what to do.
+    attempts
+        How often it was tried, in how many ways.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.attempts = attempts
 
-    def __reduce__(self) -> tuple[type["LabelFailed"], tuple[str, str]]:
-        """Pickle with both arguments, so that the error survives a process border."""
-        return (LabelFailed, (self.kind, self.message))
+    def __reduce__(self) -> tuple[type["LabelFailed"], tuple[str, str, int]]:
+        """Pickle with all arguments, so that the error survives a process border."""
+        return (LabelFailed, (self.kind, self.message, self.attempts))
 
 
 class ModelError(TaceError):

@@ -35,6 +35,10 @@ class LabelFailure:
         As in `LabelFailed`.
     seconds
         Wall time until it failed.
+    attempts
+        How often it was tried, in how many ways.
+    log
+        Traceback, with the last lines of the code and what the retries said.
     """
 
     structure_key: str
@@ -42,6 +46,8 @@ class LabelFailure:
     kind: str
     message: str
     seconds: float = 0.0
+    attempts: int = 1
+    log: str = ""
 
     @property
     def key(self) -> str:
@@ -76,7 +82,12 @@ def write_label(path: Path, outcome: Label | LabelFailure) -> None:
             if value is not None:
                 arrays[name] = np.asarray(value, dtype=np.float64)
     else:
-        meta |= {"kind": outcome.kind, "message": outcome.message}
+        meta |= {
+            "kind": outcome.kind,
+            "message": outcome.message,
+            "attempts": outcome.attempts,
+            "log": outcome.log,
+        }
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]

@@ -2,14 +2,16 @@
 
 Payload: `labeller` (name), `options` (its settings), `frames` (a frame file), `keys` (structures of
 that file to label), `labels_dir` (folder of the label files, shared by all batches),
-`force_ceiling` (eV/Angstrom, optional). A structure
-that cannot be labelled is data with a kind, never an error of the task.
+`force_ceiling` (eV/Angstrom, optional), `retries` (structures tried again at a user's word, with
+their own options of the labeller, optional). A structure that cannot be labelled is data with a
+kind and a bundle that repeats it (`bundle.py`), never an error of the task.
 """
 
 import errno
 import json
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tace_al.core.errors import (
 )
 from tace_al.core.labels import Label, Setting, label_key
 from tace_al.data.frames import read_frames, structure_key
+from tace_al.dispatch.bundle import bundle_folder, write_bundle
 from tace_al.dispatch.label_file import (
     CRASH,
     LabelFailure,
@@ -34,11 +37,12 @@ from tace_al.dispatch.label_file import (
     write_label,
 )
 from tace_al.dispatch.request import Request
-from tace_al.engines.labelling.catalogue import labeller_from_name
+from tace_al.engines.labelling.catalogue import labeller_from_name, name_and_options
 from tace_al.engines.labelling.guarded import guarded_label
 from tace_al.engines.labelling.labeller import Labeller
 
 DEFAULT_FORCE_CEILING = 50.0  # eV/Angstrom
+LONGEST_LOG = 20_000  # characters, of the end of a traceback
 FUNCTION = "tace_al.dispatch.tasks.label:run"
 # A labeller may hold state that two threads must not share.
 _cache = threading.local()
@@ -81,16 +85,16 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Returns
     -------
-    `labels`: a list of `structure`, `label_key`, `label_file`, `ok`, `kind`, `message`, `seconds`
-    and `reused`; `fidelity`: key of the level of theory.
+    `labels`: a list of `structure`, `label_key`, `label_file`, `ok`, `kind`, `message`, `attempts`,
+    `seconds` and `reused`; `fidelity`: key of the level of theory.
     """
-    labeller = cached_labeller(payload["labeller"], json.dumps(payload["options"], sort_keys=True))
-    fidelity_key = labeller.fidelity.key
+    fidelity_key = _labeller(payload, None).fidelity.key
     labels_dir = Path(payload["labels_dir"])
     structures = _structures(Path(payload["frames"]), payload["keys"])
     entries = []
     ceiling = float(payload.get("force_ceiling", DEFAULT_FORCE_CEILING))
     for key, atoms in structures.items():
+        labeller = _labeller(payload, key)
         path = label_path(labels_dir, label_key(key, fidelity_key))
         reused = kept_outcome(path) is not None
         outcome = stored_label(labeller, atoms, labels_dir=labels_dir, force_ceiling=ceiling)
@@ -101,7 +105,10 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
 def stored_label(
     labeller: Labeller, atoms: Atoms, *, labels_dir: Path, force_ceiling: float
 ) -> Label | LabelFailure:
-    """Return the label of a structure from its file; make it, and the file, if there is none."""
+    """Return the label of a structure from its file; make it, and the file, if there is none.
+
+    A failure leaves a bundle beside the folder of the labels.
+    """
     structure, fidelity = structure_key(atoms), labeller.fidelity.key
     path = label_path(labels_dir, label_key(structure, fidelity))
     kept = kept_outcome(path)
@@ -111,6 +118,16 @@ def stored_label(
         labeller, atoms, structure=structure, fidelity=fidelity, force_ceiling=force_ceiling
     )
     write_label(path, outcome)
+    if isinstance(outcome, LabelFailure):
+        name, options = name_and_options(labeller)
+        write_bundle(
+            bundle_folder(labels_dir.parent, outcome.key),
+            atoms,
+            outcome,
+            labeller=name,
+            options=options,
+            fidelity=labeller.fidelity,
+        )
     return outcome
 
 
@@ -133,13 +150,14 @@ def label_or_failure(
     TaceError
         Nothing can be labelled at all: the labeller is missing, an option is wrong, the disk full.
     """
-    started = time.perf_counter()
+    started, attempts = time.perf_counter(), 1
     try:
         return guarded_label(labeller, atoms, force_ceiling=force_ceiling)
     except LabelFailed as error:
-        kind, message = error.kind, error.message
+        kind, message, attempts = error.kind, error.message, error.attempts
+        log = traceback.format_exc()
     except StructureError as error:
-        kind, message = "structure", str(error)
+        kind, message, log = "structure", str(error), traceback.format_exc()
     except (TaceError, MemoryError):
         raise
     except ImportError as error:  # every other structure would meet it too
@@ -153,16 +171,31 @@ def label_or_failure(
                 f"the labeller has no room left to write: {error}; free some space and run the "
                 "same command again, nothing was lost"
             ) from error
-        kind, message = CRASH, f"the labeller raised {type(error).__name__}: {error}"
+        kind, message, log = CRASH, _raised(error), traceback.format_exc()
     except Exception as error:  # any code may sit behind a labeller; one crash is one failed label
-        kind, message = CRASH, f"the labeller raised {type(error).__name__}: {error}"
+        kind, message, log = CRASH, _raised(error), traceback.format_exc()
     return LabelFailure(
         structure_key=structure,
         fidelity_key=fidelity,
         kind=kind,
         message=message,
         seconds=time.perf_counter() - started,
+        attempts=attempts,
+        log=log[-LONGEST_LOG:],
     )
+
+
+def _raised(error: Exception) -> str:
+    """Return what a labeller raised, as a sentence."""
+    return f"the labeller raised {type(error).__name__}: {error}"
+
+
+def _labeller(payload: dict[str, Any], key: str | None) -> Labeller:
+    """Return the labeller of a batch, with the options a structure is tried again with."""
+    options = dict(payload["options"])
+    if key is not None:
+        options |= payload.get("retries", {}).get(key, {}).get("options", {})
+    return cached_labeller(payload["labeller"], json.dumps(options, sort_keys=True))
 
 
 def cached_labeller(name: str, options: str) -> Labeller:
@@ -195,5 +228,6 @@ def label_entry(outcome: Label | LabelFailure, path: Path) -> dict[str, Any]:
         "ok": not failed,
         "kind": outcome.kind if isinstance(outcome, LabelFailure) else "",
         "message": outcome.message if isinstance(outcome, LabelFailure) else "",
+        "attempts": outcome.attempts if isinstance(outcome, LabelFailure) else 1,
         "seconds": outcome.seconds,
     }
