@@ -81,6 +81,7 @@ class BeamSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is no beam."""
+        projectile_atoms(self.projectile)
         for name in ("energy_ev", "temperature", "height", "stick_fs", "timestep_fs", "friction"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"`{name}` is {getattr(self, name)}; give a positive number")

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
 from tace_al.cli.calculation_files import OutFolder
+from tace_al.cli.dynamics import RecordEvery, Seed, StopAbove, Timestep
 from tace_al.cli.options import Device, OwnDtype
 from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Head, Models
 from tace_al.core.errors import DataError, SamplerError
@@ -16,41 +17,43 @@ from tace_al.core.errors import DataError, SamplerError
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from tace_al.cli.potential_options import ChosenPotential
     from tace_al.engines.sampling.beam import BeamSettings, Impact
 
 SUMMARY, FIGURE, STATE = "beam.json", "beam.png", "beam_state.json"
 
+Surface = Annotated[
+    Path, typer.Argument(metavar="SURFACE", help="Slab with its normal along z; any ASE format.")
+]
+Projectile = Annotated[
+    str, typer.Option("--projectile", metavar="NAME", help="Pt, Au, ..., or N2, CO, ...")
+]
+BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Trajectories at once.")]
+StickTime = Annotated[float, typer.Option("--stick-fs", help="Stuck after so long in contact, fs.")]
+Azimuth = Annotated[
+    float | None, typer.Option("--azimuth", help="Degrees; default: random each time.")
+]
+
 
 def beam(
-    surface: Annotated[
-        Path,
-        typer.Argument(metavar="SURFACE", help="Slab with its normal along z; anything ASE reads."),
-    ],
+    surface: Surface,
     models: Models = None,
-    projectile: Annotated[
-        str, typer.Option("--projectile", metavar="NAME", help="Pt, Au, ..., or N2, CO, ...")
-    ] = "Pt",
+    projectile: Projectile = "Pt",
     energy_ev: Annotated[float, typer.Option("--energy-ev", help="Kinetic energy, eV.")] = 0.5,
     angle: Annotated[float, typer.Option("--angle", help="From the normal, degrees.")] = 0.0,
-    azimuth: Annotated[
-        float | None, typer.Option("--azimuth", help="Degrees; default: random each time.")
-    ] = None,
+    azimuth: Azimuth = None,
     number: Annotated[int, typer.Option("--number", min=1, help="Trajectories.")] = 32,
     temperature: Annotated[float, typer.Option("--temperature", help="Of the slab, K.")] = 300.0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="At most, each.")] = 2000,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 2.0,
-    stick_fs: Annotated[
-        float, typer.Option("--stick-fs", help="Stuck after so long in contact, fs.")
-    ] = 1000.0,
-    record_every: Annotated[
-        int, typer.Option("--record-every", min=1, help="Steps from one kept frame to the next.")
-    ] = 25,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Trajectories at once.")] = 16,
-    max_error: Annotated[
-        float | None,
-        typer.Option("--stop-above", help="Break a trajectory at this force error bar, eV/Å."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    timestep: Timestep = 2.0,
+    stick_fs: StickTime = 1000.0,
+    equilibration: Annotated[
+        int, typer.Option("--equilibration", min=0, help="Steps that warm the slab.")
+    ] = 300,
+    record_every: RecordEvery = 25,
+    batch: BatchSize = 16,
+    stop_above: StopAbove = None,
+    seed: Seed = 0,
     calculator: CalculatorName = None,
     option: CalculatorOptions = None,
     device: Device = "cpu",
@@ -65,15 +68,8 @@ def beam(
 
     Example: [bold]tace-al beam pt111.xyz --projectile Pt --energy-ev 5 --calculator emt[/bold]
     """
-    from rich.console import Console
-
-    from tace_al.cli.calculation_files import prepare_folder, read_structure, write_summary
     from tace_al.cli.potential_options import choose_potential
-    from tace_al.data.frames import structure_key
-    from tace_al.engines.sampling.beam import BeamSettings, sticking
-    from tace_al.engines.sampling.beam_run import Keeping, run_beam
-    from tace_al.engines.sampling.sampler import Thresholds
-    from tace_al.report.nonequilibrium_figures import beam_figure
+    from tace_al.engines.sampling.beam import BeamSettings
 
     settings = BeamSettings(
         projectile=projectile,
@@ -84,39 +80,65 @@ def beam(
         steps=steps,
         timestep_fs=timestep,
         stick_fs=stick_fs,
+        equilibration=equilibration,
     )
-    atoms = read_structure(surface)
+    plan = BeamPlan(
+        number=number, batch=batch, seed=seed, record_every=record_every, stop_above=stop_above
+    )
     chosen = choose_potential(
         models, calculator, options=option, device=device, dtype=dtype, head=head, skin=0.5
     )
+    shoot(surface, chosen, settings, plan, out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BeamPlan:
+    """How many trajectories, how many at once, and what is kept of them."""
+
+    number: int
+    batch: int
+    seed: int
+    record_every: int
+    stop_above: float | None
+
+
+def shoot(
+    surface: Path, chosen: "ChosenPotential", settings: "BeamSettings", plan: BeamPlan, out: Path
+) -> None:
+    """Run a beam in a folder, or go on with it, and write what came of it."""
+    from rich.console import Console
+
+    from tace_al.cli.calculation_files import prepare_folder, read_structure, write_summary
+    from tace_al.data.frames import structure_key
+    from tace_al.engines.sampling.beam import sticking
+    from tace_al.engines.sampling.beam_run import Keeping, run_beam
+    from tace_al.engines.sampling.sampler import Thresholds
+    from tace_al.report.nonequilibrium_figures import beam_figure
+
+    atoms = read_structure(surface)
     folder = prepare_folder(out)
-    inputs = {**asdict(settings), "number": number, "batch": batch, "seed": seed}
-    told = {
-        **inputs,
-        "surface": structure_key(atoms),
-        "stop_above": max_error,
-        "potential": chosen.description,
-    }
-    limit = Thresholds(low=0.0, high=max_error or 1e9, scale=chosen.force_scale)
-    keeping = Keeping(every=record_every, thresholds=limit if max_error else None)
-    state = BatchState(folder, told)
+    inputs = {**asdict(settings), **asdict(plan), "potential": chosen.description}
+    state = BatchState(folder, {**inputs, "surface": structure_key(atoms)})
+    limits = None
+    if plan.stop_above is not None:
+        limits = Thresholds(low=0.0, high=plan.stop_above, scale=chosen.force_scale)
     batches = run_beam(
         chosen.potential,
         atoms,
         settings,
-        number=number,
-        seed=seed,
-        keeping=keeping,
-        batch=batch,
+        number=plan.number,
+        seed=plan.seed,
+        keeping=Keeping(every=plan.record_every, thresholds=limits),
+        batch=plan.batch,
         first=state.num_batches,
     )
     state.gather(batches)
     impacts = state.impacts
     found = sticking(impacts)
-    beam_figure([asdict(impact) for impact in impacts], folder / FIGURE, title=_title(settings))
-    results = {**found, "trajectories": [_plain(impact) for impact in impacts]}
-    inputs |= {"surface": surface, "potential": chosen.description}
-    write_summary(folder / SUMMARY, inputs=inputs, results=results)
+    told = [_plain(impact) for impact in impacts]
+    beam_figure(told, folder / FIGURE, title=_title(settings))
+    results = {**found, "trajectories": told}
+    write_summary(folder / SUMMARY, inputs={**inputs, "surface": surface}, results=results)
     if "sticking_probability" not in found:
         reasons = sorted({impact.reason for impact in impacts})
         raise SamplerError(
@@ -166,9 +188,7 @@ class BatchState:
         if self.num_batches:
             kept = json.loads((self.folder / STATE).read_text())["impacts"]
         for impacts in batches:
-            frames = [
-                frame for one in impacts for frame in _marked(one, len(self.impacts), impacts)
-            ]
+            frames = _marked(impacts, first=len(self.impacts))
             write_structures(self.folder / _batch_name(self.num_batches), frames)
             kept.append([_plain(impact) for impact in impacts])
             self.impacts += impacts
