@@ -45,7 +45,7 @@ def run(
     ] = None,
     machine: Annotated[
         str | None,
-        typer.Option("--machine", metavar="NAME", help="Where work runs: local, threads, slurm."),
+        typer.Option("--machine", metavar="NAME", help="Where work runs: local, threads, or a machine file."),
     ] = None,
     show_options: Annotated[
         bool, typer.Option("--options", help="List the workflow's options and stop.")
@@ -67,7 +67,9 @@ def run(
     folder = directory if directory is not None else DEFAULT_ROOT / campaign.name
 
     from tace_al.campaign.loop import run_campaign
+    from tace_al.dispatch.slurm_commands import check_slurm
 
+    check_slurm(campaign.machine)
     try:
         with terminated_like_interrupted():
             result = run_campaign(campaign, directory=folder, uri=database, console=console)

@@ -204,12 +204,35 @@ class _Deadline:
                 return
             envelope = timeout_envelope(self._request, started)
             keep_failure(self._results_dir, scratch, envelope)
-            for child in psutil.Process().children(recursive=True):
-                try:
-                    child.kill()
-                except psutil.Error:
-                    continue
+            end_descendants()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_descendants(grace_s: float = 2.0) -> None:
+    """End every program this process started: SIGTERM, and after a grace SIGKILL to whole groups.
+
+    Programs are asked first, so that they may remove their files from a node's disk; a program's
+    group reaches also what has lost its parent.
+    """
+    descendants = psutil.Process().children(recursive=True)
+    groups = set()
+    for process in descendants:
+        try:
+            groups.add(os.getpgid(process.pid))
+            process.terminate()
+        except (psutil.Error, ProcessLookupError):
+            continue
+    _, alive = psutil.wait_procs(descendants, timeout=grace_s)
+    for group in groups - {os.getpgrp()}:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
 
 
 def timeout_envelope(request: dict[str, Any], started: float) -> Envelope:

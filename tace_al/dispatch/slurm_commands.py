@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ def check_slurm(machine: Machine) -> None:
         Slurm's commands are missing or its controller does not answer.
     ConfigError
         It would never run such a block: no such partition or account, too many nodes or cores, a
-        wall time beyond the partition's.
+        wall time beyond the partition's; or no block would find this computer.
     """
     if machine.slurm is None:
         return
@@ -88,8 +89,21 @@ def check_slurm(machine: Machine) -> None:
     text = ask_slurm(["sinfo", "--noheader", "--format=%R|%l"], machine.slurm.cancel_timeout_s)
     limits = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
     for name, settings in machine.blocks.items():
-        _check_partition(f"machine {machine.name!r}, blocks for {name}", settings, limits)
-        _check_block(f"machine {machine.name!r}, blocks for {name}", settings)
+        where = f"machine {machine.name!r}, blocks for {name}"
+        _check_address(where, settings)
+        _check_partition(where, settings, limits)
+        _check_block(where, settings)
+
+
+def _check_address(where: str, settings: SlurmSettings) -> None:
+    """Refuse a name that is no computer's, which blocks would look for in vain."""
+    try:
+        socket.getaddrinfo(settings.address, None)
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: no computer is called {settings.address!r} ({error.strerror}); give the "
+            f"name or number by which compute nodes reach this one, such as {socket.getfqdn()}"
+        ) from error
 
 
 def _check_partition(where: str, settings: SlurmSettings, limits: dict[str, str]) -> None:

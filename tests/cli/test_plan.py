@@ -10,7 +10,7 @@ from tace_al.cli.workflow_file import load_workflow
 CLUSTER = """
 slurm:
   account: chem
-  address: login1
+  address: localhost
   partition: cpu
   cores_per_node: 32
   workers_per_node: 16
@@ -90,6 +90,7 @@ def test_a_partition_that_does_not_exist_is_said_before_anything_starts(
         assert outcome.code == 2
         assert "no partition 'nomal'. Did you mean 'normal'?" in outcome.err
         assert "Traceback" not in outcome.err
+    assert not Path("runs").exists()
     Path("emerald.yaml").write_text(CLUSTER.replace("partition: cpu", "partition: normal"))
     outcome = tace_al("plan", "catalysis", "--machine", "emerald.yaml")
     assert outcome.code == 0 and "none was submitted" in outcome.out

@@ -1,9 +1,11 @@
 import errno
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tace_al.core.errors import LabelFailed
@@ -111,3 +113,41 @@ def test_threads_are_pinned_when_torch_is_loaded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", FakeTorch)
     apps.pin_threads(2)
     assert FakeTorch.threads == 2
+
+
+STUBBORN = """
+import subprocess, sys, time
+from tace_al.dispatch.apps import end_descendants
+
+# a program that ignores SIGTERM, with a process of its group that has lost its parent
+line = 'trap "" TERM; (sleep 61.25 &); echo up; sleep 61.75'
+program = subprocess.Popen(
+    ["bash", "-c", line], stdout=subprocess.PIPE, start_new_session=True, text=True
+)
+program.stdout.readline()
+polite = subprocess.Popen(
+    ["bash", "-c", f"trap 'touch {sys.argv[1]}; exit' TERM; echo up; sleep 60 & wait"],
+    stdout=subprocess.PIPE, start_new_session=True, text=True,
+)
+polite.stdout.readline()
+end_descendants(grace_s=1.0)
+print("survived")
+"""
+
+
+@pytest.mark.slow
+def test_programs_are_asked_and_then_killed_with_their_groups(tmp_path: Path) -> None:
+    cleaned = tmp_path / "cleaned"
+    done = subprocess.run(
+        [sys.executable, "-c", STUBBORN, str(cleaned)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "survived\n", done.stderr
+    assert cleaned.exists()
+    lines = [
+        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    assert not [line for line in lines if line in ("sleep 61.25", "sleep 61.75")]

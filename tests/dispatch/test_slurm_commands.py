@@ -21,7 +21,7 @@ from tace_al.dispatch.slurm_commands import (
 SLURM = {
     "cores_per_node": 8,
     "workers_per_node": 8,
-    "address": "login1",
+    "address": "localhost",
     "walltime": "01:00:00",
     "cancel_timeout_s": 5,
 }
@@ -86,6 +86,11 @@ def test_a_block_that_would_wait_for_ever_is_refused(commands: Commands) -> None
     commands.set("sbatch", f"echo '{complaint}' >&2; exit 1")
     with pytest.raises(ConfigError, match=r"Invalid account.*--account=nobody"):
         check_slurm(cluster(account="nobody"))
+
+
+def test_an_address_that_is_no_computers(commands: Commands) -> None:
+    with pytest.raises(ConfigError, match=r"no computer is called 'login.invalid'"):
+        check_slurm(cluster(address="login.invalid"))
 
 
 def test_nodes_that_are_away_now_are_no_reason_to_stop(

@@ -1,5 +1,7 @@
 """The dispatcher on a live Slurm: what it refuses, how blocks drain, and what it leaves behind."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,4 +107,25 @@ def test_workers_that_do_not_start_are_one_sentence(
         dispatcher.submit(probe(value=1))
         with pytest.raises(DispatchError, match=r"5 blocks in a row failed.*no such module"):
             dispatcher.wait(90.0)
+    slurm.wait_until(lambda: not slurm.jobs(), 30.0)
+
+
+def test_the_doctor_finds_the_cluster_well(slurm: Any, tmp_path: Path) -> None:
+    block = "{cores_per_node: 4, workers_per_node: 1, partition: %s, poll_period_s: 1%s}"
+    extra = ", address: 127.0.0.1, heartbeat_period_s: 1, heartbeat_threshold_s: 8"
+    content = f"slurm: {block % ('cpu', extra)}\nmodels: {block % ('gpu', '')}\n"
+    (tmp_path / "sandbox.yaml").write_text(content)
+    command = [sys.executable, "-m", "tace_al.cli.main", "doctor", "--machine", "sandbox.yaml"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**slurm.environment, "NO_COLOR": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Slurm would take these blocks" in done.stdout
+    assert "Everything a campaign needs works here" in done.stdout
     slurm.wait_until(lambda: not slurm.jobs(), 30.0)
