@@ -45,7 +45,9 @@ def run(
     ] = None,
     machine: Annotated[
         str | None,
-        typer.Option("--machine", metavar="NAME", help="Where work runs: local, threads, or a machine file."),
+        typer.Option(
+            "--machine", metavar="NAME", help="Where work runs: local, threads, or a machine file."
+        ),
     ] = None,
     show_options: Annotated[
         bool, typer.Option("--options", help="List the workflow's options and stop.")
