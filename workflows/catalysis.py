@@ -2,6 +2,7 @@
 
     tace-al run workflows/catalysis.py                                  H2CO3 -> CO2 + H2O, GFN2-xTB
     tace-al run workflows/catalysis.py --set reaction=surface_hop       O on Pt(100), EMT
+    tace-al run workflows/catalysis.py --set reaction=surface_hop --set labeller=gpaw   O on Cu(100)
     tace-al run workflows/catalysis.py --set initial=a.xyz --set final=b.xyz --set charge=-1
 
 The first is the decomposition of carbonic acid, bare and with one water molecule that relays two
@@ -34,6 +35,7 @@ EndStates = tuple[Atoms, Atoms]
 
 REACTIONS = ("carbonic_acid", "surface_hop")
 KNOWN_MINUTES = 12.0
+GPAW_MINUTES = 45.0
 
 
 def campaign(
@@ -64,26 +66,29 @@ def campaign(
     fixed
         Indices of atoms that never move, besides those the files hold fixed.
     labeller
-        "gfn2" (default for molecules), "gfn1", "emt" or "module:Class" of an ASE calculator.
+        "gfn2" (default for molecules), "gfn1", "emt", "gpaw", "pyscf", "hf", "mp2" or
+        "module:Class" of an ASE calculator.
     num_images
         Images of the elastic bands, end states included.
     machine
         "local", "threads" or "slurm".
     max_labels, max_minutes
-        Budgets; 0 minutes means 12 for the reactions that come along, no limit for your own.
+        Budgets; 0 minutes means 12 (45 with gpaw) for the reactions that come along, no limit for
+        your own.
     seed
         Of everything random.
     """
     name = reaction
     references: dict[str, float] = {}
+    on_copper = labeller == "gpaw" and reaction == "surface_hop" and not (initial or final)
     if initial or final:
         name = "reaction" if reaction in REACTIONS else reaction
         ends = {name: own_end_states(initial, final, charge=charge, multiplicity=multiplicity)}
     else:
-        ends, references = known_end_states(reaction)
+        ends, references = known_end_states("surface_hop_gpaw" if on_copper else reaction)
         labeller = labeller or ("emt" if reaction == "surface_hop" else "")
-        max_minutes = max_minutes or KNOWN_MINUTES
-    return barrier_campaign(
+        max_minutes = max_minutes or (GPAW_MINUTES if on_copper else KNOWN_MINUTES)
+    built = barrier_campaign(
         name,
         ends,
         fixed=fixed,
@@ -94,6 +99,22 @@ def campaign(
         catalyst=("bare", "one_water") if set(ends) == {"bare", "one_water"} else None,
         references=references,
         seed=seed,
+    )
+    return with_gpaw(built) if on_copper else built
+
+
+def with_gpaw(campaign: Campaign) -> Campaign:
+    """Return the campaign with the settings of GPAW for the hop, and few labels at a time.
+
+    A label takes seconds here and the training of a generation as long as five of them, so that it
+    pays to ask the committee often.
+    """
+    return campaign.model_copy(
+        update={
+            "labeller": LabellerChoice(name="gpaw", options=dict(known.GPAW_SURFACE_HOP)),
+            "exploration": Exploration(num_rattled=2, temperatures=(300.0, 450.0)),
+            "acquisition": Acquisition(per_generation=12),
+        }
     )
 
 
@@ -111,6 +132,11 @@ def known_end_states(reaction: str) -> tuple[dict[str, EndStates], dict[str, flo
         return (
             {"surface_hop": known.surface_hop()},
             {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
+        )
+    if reaction == "surface_hop_gpaw":
+        return (
+            {"surface_hop": known.oxygen_on_copper()},
+            {"surface_hop": known.GPAW_SURFACE_HOP_BARRIER},
         )
     raise ConfigError(
         f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "

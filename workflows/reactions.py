@@ -14,14 +14,24 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from types import MappingProxyType
 
+import numpy as np
 from ase import Atoms
 from ase.build import add_adsorbate, fcc100
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
+from tace_al.core.labels import Setting
 from tace_al.data.extxyz import read_structures
 from tace_al.data.frames import bare_copy
+
+GPAW_SURFACE_HOP: Mapping[str, Setting] = MappingProxyType(
+    {"cutoff": 250.0, "kpoints": "2x2x1", "spacing": 0.22, "bands": "110%", "box": 7.0}
+)
+"""Options of the labeller `gpaw` for O on Cu(100): forces smooth to 0.01 eV/A, seconds a label."""
+
+GPAW_SURFACE_HOP_BARRIER = 0.71
+"""eV, of `oxygen_on_copper` with these options (`benchmarks/gpaw_surface_hop.py`)."""
 
 _SLAB_FMAX = 0.01  # eV/A
 
@@ -90,6 +100,45 @@ def surface_hop() -> tuple[Atoms, Atoms]:
     final = initial.copy()
     final.positions[-1] += initial.cell[0] / 2
     return _relaxed_slab(initial), _relaxed_slab(final)
+
+
+def oxygen_on_copper() -> tuple[Atoms, Atoms]:
+    """Return the hop of O on Cu(100) from a hollow to the next, for GPAW (`GPAW_SURFACE_HOP`).
+
+    Relaxed to 0.02 eV/A by `benchmarks/gpaw_surface_hop.py`; the barrier is its climbing band's.
+    """
+    return _stored("oxygen_cu100")
+
+
+def hollow_site() -> Atoms:
+    """Return O in a hollow of Cu(100), unrelaxed: what `benchmarks/gpaw_surface_hop.py` relaxes.
+
+    A 2 x 2 slab of two layers, the lower fixed, in a cell of 10 A: nine atoms, for GPAW.
+    """
+    atoms = fcc100("Cu", size=(2, 2, 2), a=3.65, vacuum=4.0)
+    add_adsorbate(atoms, "O", height=0.75, position="hollow")
+    atoms.set_cell([*atoms.cell.lengths()[:2], 10.0])
+    atoms.center(axis=2)
+    atoms.pbc = (True, True, False)
+    atoms.set_constraint(FixAtoms(mask=atoms.get_tags() == 2))
+    return bare_copy(atoms)
+
+
+def neighbouring_hollow(initial: Atoms) -> Atoms:
+    """Return the state one hop along x: the same slab moved by half its first lattice vector."""
+    half = initial.cell[0, 0] / 2
+    final = bare_copy(initial)
+    moved = initial.positions + np.array([half, 0.0, 0.0])
+    # each copper atom takes over the displacement of the one that came to its site
+    for row in range(len(initial) - 1):
+        shift = moved - initial.positions[row]
+        shift[:, 0] -= initial.cell[0, 0] * np.round(shift[:, 0] / initial.cell[0, 0])
+        shift[-1] = np.inf
+        nearest = int(np.linalg.norm(shift, axis=1).argmin())
+        moved_row = initial.positions[row] + shift[nearest]
+        final.positions[row] = moved_row
+    final.positions[-1] = moved[-1]
+    return final
 
 
 BUILDERS: Mapping[str, Callable[[], tuple[Atoms, Atoms]]] = MappingProxyType(

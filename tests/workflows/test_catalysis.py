@@ -12,6 +12,8 @@ from tace_al.data.frames import structure_key
 from tace_al.engines.labelling.guards import check_structure
 from tace_al.workflows import catalysis, proton_transfer
 from tace_al.workflows.reactions import (
+    GPAW_SURFACE_HOP,
+    GPAW_SURFACE_HOP_BARRIER,
     REFERENCE_BARRIERS,
     ammonia_inversion,
     carbonic_acid,
@@ -49,6 +51,18 @@ def test_the_main_job_is_carbonic_acid_with_and_without_water() -> None:
         REFERENCE_BARRIERS["carbonic_acid_water"],
     ]
     assert campaign.labeller.name == "gfn2" and campaign.stopping.max_labels <= 300
+
+
+def test_the_hop_with_gpaw_is_oxygen_on_copper_with_settings_that_fit() -> None:
+    campaign = catalysis.campaign(reaction="surface_hop", labeller="gpaw")
+    initial, final = states(campaign)
+    assert initial.get_chemical_formula() == "Cu8O"
+    assert campaign.labeller.options == GPAW_SURFACE_HOP
+    assert campaign.reactions[0].reference_barrier == GPAW_SURFACE_HOP_BARRIER
+    assert campaign.acquisition.per_generation < catalysis.campaign().acquisition.per_generation
+    moved = final.positions[-1] - initial.positions[-1]
+    assert moved == pytest.approx([initial.cell[0, 0] / 2, 0.0, 0.0], abs=1e-3)
+    assert campaign.reactions[0].initial.fixed == campaign.reactions[0].final.fixed == (0, 1, 2, 3)
 
 
 def test_a_surface_runs_through_the_same_function() -> None:

@@ -6,6 +6,8 @@ from ase import Atoms
 
 from tace_al.data.frames import fixed_mask, spin_multiplicity, total_charge
 from tace_al.engines.labelling.catalogue import labeller_from_name
+from tace_al.engines.labelling.emt import EMTLabeller
+from tace_al.engines.labelling.guards import check_structure
 from tace_al.engines.sampling.band_path import aligned
 from tace_al.engines.sampling.labeller_potential import LabellerPotential
 from tace_al.engines.sampling.neb import BandSettings, nudged_elastic_band
@@ -16,7 +18,10 @@ from tace_al.workflows.reactions import (
     carbonic_acid_planar,
     carbonic_acid_water,
     chloride_exchange,
+    hollow_site,
     malonaldehyde,
+    neighbouring_hollow,
+    oxygen_on_copper,
     surface_hop,
 )
 
@@ -142,3 +147,18 @@ def test_rattled_band_leaves_the_planar_ridge() -> None:
         settings=BandSettings(rattle=0.05, seed=0),
     )
     assert band.barrier == pytest.approx(REFERENCE_BARRIERS["carbonic_acid"], abs=0.005)
+
+
+def test_the_neighbouring_hollow_is_the_same_slab() -> None:
+    atoms = hollow_site()
+    movable = ~fixed_mask(atoms)
+    atoms.positions[movable] += np.random.default_rng(0).normal(scale=0.05, size=(5, 3))
+    hopped = neighbouring_hollow(atoms)
+    # the same structure moved: the same energy, and every atom near its own site
+    calculated = [EMTLabeller().label(state).energy for state in (atoms, hopped)]
+    assert calculated[0] == pytest.approx(calculated[1], abs=1e-9)
+    assert np.linalg.norm(hopped.positions - atoms.positions, axis=1)[:-1].max() < 0.4
+    stored = oxygen_on_copper()
+    for state in stored:
+        check_structure(state)
+    assert neighbouring_hollow(stored[0]).positions == pytest.approx(stored[1].positions, abs=1e-6)
