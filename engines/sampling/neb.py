@@ -11,7 +11,7 @@ With thresholds, a band that wanders where the committee breaks down stops at on
 it is: labels, not more steps, are what it needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -152,6 +152,7 @@ def nudged_elastic_band(
     settings: BandSettings | None = None,
     thresholds: Thresholds | None = None,
     path: Sequence[Atoms] | None = None,
+    watch: Callable[[Sequence[Atoms]], None] | None = None,
 ) -> BandResult:
     """Find the lowest path from `initial` to `final`.
 
@@ -164,6 +165,8 @@ def nudged_elastic_band(
     path
         Images to start from, both ends included; the ends are replaced by `initial` and `final`.
         Without it, IDPP.
+    watch
+        Called with the images before every step, to keep them for a later `path`.
 
     Raises
     ------
@@ -177,7 +180,7 @@ def nudged_elastic_band(
         initial = relax(potential, initial, fmax=settings.fmax).final
         final = relax(potential, final, fmax=settings.fmax).final
     band = _Band(potential, initial, _first_path(initial, final, settings, path), settings)
-    return band.optimised(thresholds)
+    return band.optimised(thresholds, watch)
 
 
 def _first_path(
@@ -216,12 +219,18 @@ class _Band:
                 "the band; retrain it, or check the end states"
             )
 
-    def optimised(self, thresholds: Thresholds | None) -> BandResult:
+    def optimised(
+        self,
+        thresholds: Thresholds | None,
+        watch: Callable[[Sequence[Atoms]], None] | None = None,
+    ) -> BandResult:
         """Move the band until it has converged, breaks or runs out of steps."""
         settings = self.settings
         climbing, broken = False, False
         optimiser = Fire(_LARGEST_STEP)
         while True:
+            if watch is not None:
+                watch(self._frames(range(len(self.path))))
             broken = self._is_broken(thresholds)
             if broken:
                 break
@@ -243,12 +252,16 @@ class _Band:
 
     def _predicted(self, indices: range) -> list[Prediction]:
         """Return the predictions of some images, asked for in one call."""
+        return self.potential.predict(self._frames(indices))
+
+    def _frames(self, indices: range) -> list[Atoms]:
+        """Return some images as structures."""
         frames = []
         for index in indices:
             atoms = self.template.copy()
             atoms.set_positions(self.path[index], apply_constraint=False)
             frames.append(atoms)
-        return self.potential.predict(frames)
+        return frames
 
     def _energies(self) -> np.ndarray:
         return np.asarray([prediction.energy for prediction in self.predictions])

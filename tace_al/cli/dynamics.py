@@ -1,7 +1,7 @@
 """What `tace-al md` and `tace-al ramp` share: options, the run itself, what is said about it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,6 +38,28 @@ StopAbove = Annotated[
 ]
 MaxSeparation = Annotated[
     float, typer.Option("--max-separation", help="Stop where a fragment is further away, Å.")
+]
+EnsembleName = Annotated[
+    Literal["nve", "nvt", "npt"], typer.Option("--ensemble", help="What is held constant.")
+]
+Temperature = Annotated[float, typer.Option("--temperature", help="K; of a ramp its start.")]
+TemperatureEnd = Annotated[
+    float | None, typer.Option("--temperature-end", help="K, at the last step; default: the same.")
+]
+Pressure = Annotated[float, typer.Option("--pressure", help="GPa, for npt.")]
+PressureStart = Annotated[
+    float | None,
+    typer.Option("--pressure", help="GPa, at the first step; without it the cell stays."),
+]
+PressureEnd = Annotated[
+    float | None, typer.Option("--pressure-end", help="GPa, at the last step; default: the same.")
+]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Length of the run.")]
+ThermostatName = Annotated[
+    Literal["langevin", "nose-hoover"], typer.Option("--thermostat", help="For nvt.")
+]
+Equilibration = Annotated[
+    int | None, typer.Option("--equilibration", help="Steps left out of means; default: a fifth.")
 ]
 
 
@@ -111,6 +133,48 @@ class DynamicsResult:
     walks: "tuple[Trajectory, ...]"
     summary: dict[str, Any]
     resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PotentialSource:
+    """The options of a command that say what drives it, beside its models."""
+
+    calculator: str | None
+    options: Sequence[str] | None
+    _: KW_ONLY
+    device: str
+    dtype: Literal["float32", "float64"] | None
+    head: str | None
+
+
+def start_and_potential(
+    structure: Path,
+    models: Sequence[Path] | None,
+    source: PotentialSource,
+    electrons: tuple[int | None, int | None],
+) -> "tuple[Atoms, ChosenPotential]":
+    """Return where dynamics starts and what drives it, with stress where there is a cell.
+
+    Parameters
+    ----------
+    electrons
+        Charge and multiplicity, None where the file's count.
+    """
+    from tace_al.cli.calculation_files import read_structure
+    from tace_al.cli.potential_options import choose_potential
+
+    atoms = read_structure(structure, charge=electrons[0], multiplicity=electrons[1])
+    chosen = choose_potential(
+        models,
+        source.calculator,
+        options=source.options,
+        device=source.device,
+        dtype=source.dtype,
+        head=source.head,
+        stress=bool(atoms.pbc.all()),
+        skin=0.5,
+    )
+    return atoms, chosen
 
 
 def run_dynamics(

@@ -22,6 +22,7 @@ from tace_al.cli.hessian import hessian
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
 from tace_al.cli.md import md
+from tace_al.cli.neb import neb
 from tace_al.cli.phonons import phonons
 from tace_al.cli.plan import plan
 from tace_al.cli.ramp import ramp
@@ -59,6 +60,7 @@ app.command(rich_help_panel=FILES)(label)
 app.command("import-tace", rich_help_panel=FILES)(import_tace)
 app.command(rich_help_panel=DYNAMICS)(md)
 app.command(rich_help_panel=DYNAMICS)(ramp)
+app.command(rich_help_panel=DYNAMICS)(neb)
 app.command(rich_help_panel=DYNAMICS)(beam)
 app.command(rich_help_panel=DYNAMICS)(driver)
 

@@ -3,51 +3,53 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tace_al.cli.calculation_files import Charge, Multiplicity, OutFolder, Structure
 from tace_al.cli.dynamics import (
     CellChanges,
     DynamicsPlan,
+    EnsembleName,
+    Equilibration,
     Friction,
     MaxSeparation,
     NumWalkers,
+    PotentialSource,
+    Pressure,
     PressurePeriod,
     RecordEvery,
     Seed,
+    Steps,
     StopAbove,
+    Temperature,
+    ThermostatName,
     Timestep,
+    start_and_potential,
 )
 from tace_al.cli.options import Device, OwnDtype
 from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Head, Models
 
 if TYPE_CHECKING:
     import numpy as np
+    from ase import Atoms
+
+    from tace_al.cli.potential_options import ChosenPotential
 
 
 def md(
     structure: Structure,
     models: Models = None,
-    ensemble: Annotated[
-        Literal["nve", "nvt", "npt"], typer.Option("--ensemble", help="What is held constant.")
-    ] = "nvt",
-    temperature: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
-    pressure: Annotated[float, typer.Option("--pressure", help="GPa, for npt.")] = 0.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the run.")] = 1000,
+    ensemble: EnsembleName = "nvt",
+    temperature: Temperature = 300.0,
+    pressure: Pressure = 0.0,
+    steps: Steps = 1000,
     timestep: Timestep = 0.5,
-    thermostat: Annotated[
-        Literal["langevin", "nose-hoover"], typer.Option("--thermostat", help="For nvt.")
-    ] = "langevin",
+    thermostat: ThermostatName = "langevin",
     friction: Friction = 0.01,
     pressure_period: PressurePeriod = 500.0,
     cell: CellChanges = "isotropic",
     record_every: RecordEvery = 10,
-    equilibration: Annotated[
-        int | None,
-        typer.Option("--equilibration", help="Steps left out of means; default: a fifth."),
-    ] = None,
+    equilibration: Equilibration = None,
     walkers: NumWalkers = 1,
     seed: Seed = 0,
     stop_above: StopAbove = None,
@@ -67,13 +69,6 @@ def md(
 
     Example: [bold]tace-al md water.xyz m1.tace m2.tace --temperature 350 --steps 20000[/bold]
     """
-    from rich.console import Console
-
-    from tace_al.cli.calculation_files import prepare_folder, read_structure, write_summary
-    from tace_al.cli.dynamics import raise_if_broken, run_dynamics
-    from tace_al.cli.potential_options import choose_potential
-    from tace_al.report.dynamics_figures import dynamics_figure
-
     plan = DynamicsPlan(
         ensemble=ensemble,
         thermostat=thermostat,
@@ -90,20 +85,30 @@ def md(
         stop_above=stop_above,
         max_separation=max_separation,
     )
-    atoms = read_structure(structure, charge=charge, multiplicity=multiplicity)
-    chosen = choose_potential(
-        models,
-        calculator,
-        options=option,
-        device=device,
-        dtype=dtype,
-        head=head,
-        stress=bool(atoms.pbc.all()),
-        skin=0.5,
-    )
+    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
+    _carry_out(plan, atoms, chosen, structure=structure, out=out, equilibration=equilibration)
+
+
+def _carry_out(
+    plan: DynamicsPlan,
+    atoms: "Atoms",
+    chosen: "ChosenPotential",
+    *,
+    structure: Path,
+    out: Path,
+    equilibration: int | None,
+) -> None:
+    """Run, and write everything."""
+    from rich.console import Console
+
+    from tace_al.cli.calculation_files import prepare_folder, write_summary
+    from tace_al.cli.dynamics import raise_if_broken, run_dynamics
+    from tace_al.report.dynamics_figures import dynamics_figure
+
     folder = prepare_folder(out)
     result = run_dynamics(chosen, atoms, plan, folder)
-    begin = steps // 5 if equilibration is None else equilibration
+    begin = plan.steps // 5 if equilibration is None else equilibration
     found = {**result.summary, **averages(result.log, len(atoms), begin=begin)}
     dynamics_figure(result.log, folder / "md.png", num_atoms=len(atoms))
     inputs = {**asdict(plan), "structure": structure, "potential": chosen.description}

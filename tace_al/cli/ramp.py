@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tace_al.cli.calculation_files import Charge, Multiplicity, OutFolder, Structure
 from tace_al.cli.dynamics import (
@@ -14,11 +12,18 @@ from tace_al.cli.dynamics import (
     Friction,
     MaxSeparation,
     NumWalkers,
+    PotentialSource,
+    PressureEnd,
     PressurePeriod,
+    PressureStart,
     RecordEvery,
     Seed,
+    Steps,
     StopAbove,
+    Temperature,
+    TemperatureEnd,
     Timestep,
+    start_and_potential,
 )
 from tace_al.cli.options import Device, OwnDtype
 from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Head, Models
@@ -31,20 +36,11 @@ if TYPE_CHECKING:
 def ramp(
     structure: Structure,
     models: Models = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="K, at the first step.")
-    ] = 300.0,
-    temperature_end: Annotated[
-        float | None, typer.Option("--temperature-end", help="K, at the last; default: the same.")
-    ] = None,
-    pressure: Annotated[
-        float | None,
-        typer.Option("--pressure", help="GPa, at the first step; without it the cell stays."),
-    ] = None,
-    pressure_end: Annotated[
-        float | None, typer.Option("--pressure-end", help="GPa, at the last; default: the same.")
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the ramp.")] = 10000,
+    temperature: Temperature = 300.0,
+    temperature_end: TemperatureEnd = None,
+    pressure: PressureStart = None,
+    pressure_end: PressureEnd = None,
+    steps: Steps = 10000,
     timestep: Timestep = 0.5,
     friction: Friction = 0.01,
     pressure_period: PressurePeriod = 500.0,
@@ -65,25 +61,11 @@ def ramp(
 ) -> None:
     """Change temperature or pressure linearly in time; the same command goes on where it was.
 
-    Writes trajectory.xyz, log.csv, ramp.json (heat capacity, thermal expansion, bulk modulus from
+    Writes trajectory.xyz, log.csv, ramp.json (heat capacity, thermal expansion or bulk modulus from
     the slopes) and ramp.png.
 
     Example: [bold]tace-al ramp cu.xyz --calculator emt --temperature-end 1200[/bold]
     """
-    from rich.console import Console
-
-    from tace_al.cli.calculation_files import prepare_folder, read_structure, write_summary
-    from tace_al.cli.dynamics import raise_if_broken, run_dynamics
-    from tace_al.cli.potential_options import choose_potential
-    from tace_al.report.dynamics_figures import ramp_figure
-
-    if pressure is None and pressure_end is not None:
-        raise ConfigError(f"--pressure-end {pressure_end} has no beginning; give --pressure too")
-    if temperature_end is None and pressure_end is None:
-        raise ConfigError(
-            "nothing changes in this ramp; give --temperature-end or --pressure-end, or use "
-            "`tace-al md`"
-        )
     plan = DynamicsPlan(
         ensemble="nvt" if pressure is None else "npt",
         friction=friction,
@@ -101,17 +83,36 @@ def ramp(
         stop_above=stop_above,
         max_separation=max_separation,
     )
-    atoms = read_structure(structure, charge=charge, multiplicity=multiplicity)
-    chosen = choose_potential(
-        models,
-        calculator,
-        options=option,
-        device=device,
-        dtype=dtype,
-        head=head,
-        stress=bool(atoms.pbc.all()),
-        skin=0.5,
-    )
+    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    _carry_out(plan, structure, models, source, electrons=(charge, multiplicity), out=out)
+
+
+def _carry_out(
+    plan: DynamicsPlan,
+    structure: Path,
+    models: list[Path] | None,
+    source: PotentialSource,
+    *,
+    electrons: tuple[int | None, int | None],
+    out: Path,
+) -> None:
+    """Check, run, and write everything."""
+    from rich.console import Console
+
+    from tace_al.cli.calculation_files import prepare_folder, write_summary
+    from tace_al.cli.dynamics import raise_if_broken, run_dynamics
+    from tace_al.report.dynamics_figures import ramp_figure
+
+    if plan.ensemble == "nvt" and plan.pressure_end_gpa is not None:
+        raise ConfigError(
+            f"--pressure-end {plan.pressure_end_gpa} has no beginning; give --pressure too"
+        )
+    if plan.temperature_end is None and plan.pressure_end_gpa is None:
+        raise ConfigError(
+            "nothing changes in this ramp; give --temperature-end or --pressure-end, or use "
+            "`tace-al md`"
+        )
+    atoms, chosen = start_and_potential(structure, models, source, electrons)
     folder = prepare_folder(out)
     result = run_dynamics(chosen, atoms, plan, folder)
     found = {**result.summary, **responses(result.log, plan, len(atoms))}
@@ -122,14 +123,10 @@ def ramp(
     said = ", ".join(
         f"{name.replace('_', ' ')} {value:.3g}"
         for name, value in found["responses"].items()
-        if value is not None and value == value
+        if value == value  # not NaN
     )
-    Console().print(
-        f"{found['outcome']} after {max(found['steps'])} steps: {said or 'nothing to say'}; files "
-        f"in {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    text = f"{found['outcome']} after {max(found['steps'])} steps: {said or 'no slope to tell'}"
+    Console().print(f"{text}; files in {folder}", highlight=False, soft_wrap=True)
 
 
 def plan_heats(plan: DynamicsPlan) -> bool:
