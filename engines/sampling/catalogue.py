@@ -51,6 +51,7 @@ SAMPLERS: dict[str, SamplerKind] = {
     "langevin": SamplerKind(factory="tace_al.engines.sampling.langevin:LangevinSampler"),
     "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
     "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
+    "strained": SamplerKind(factory="tace_al.engines.sampling.strained:strained_sampler"),
     "fake": SamplerKind(factory="tace_al.engines.sampling.fake:fake_sampler"),
 }
 """Short names; one line makes a new sampler known to campaigns."""

@@ -24,6 +24,7 @@ from tace_al.model.committee import Committee
 
 TARGETS: dict[str, str] = {
     "observable": "tace_al.analysis.targets:observable",
+    "phonon_bands": "tace_al.analysis.phonon_target:phonon_bands",
     "proton_sharing": "tace_al.analysis.proton_sharing:proton_sharing",
     "relaxed_distance": "tace_al.analysis.relaxed_distance:relaxed_distance",
     "sticking": "tace_al.analysis.sticking:sticking_target",
