@@ -92,7 +92,7 @@ def campaign(
         labeller=LabellerChoice(name=labeller),
         machine=machine_from_name(machine),
         model=ModelChoice(),
-        exploration=Exploration(num_rattled=12, rattle=0.1),
+        exploration=Exploration(num_rattled=12, rattle=0.06),
         acquisition=Acquisition(),
         stopping=Stopping(
             max_labels=max_labels,
