@@ -5,10 +5,14 @@ that serves now: frames it knows by now expire, near-duplicates are rejected, an
 generation goes to the uncertain and different ones, shared among the channels. Up to half of it is
 kept for images of the bands: the barrier is what the campaign is for, and hot dynamics is always
 more uncertain.
+
+With two levels of theory those frames are labelled at the cheap one, and a few structures, new or
+old, at the expensive one too: where the committee does not know what the levels differ by.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -17,9 +21,13 @@ from tace_al.campaign.labelling import Labelling
 from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.dispatch.request import Envelope
 from tace_al.selection.acquisition import Candidate, select
+from tace_al.selection.fidelities import choose_expensive
 
 LARGEST_QUEUE = 400
 """Frames ranked at once; the least uncertain beyond that expire."""
+
+ON_PATH = ("neb", "path", "saddle")
+"""Origins of structures that lie on a reaction path."""
 
 
 @final
@@ -59,11 +67,14 @@ class Choosing:
         if not self._waiting:
             self._finish(serving, {"flagged": 0, "chosen": 0})
             return
-        self._covered = [record.structure for record in store.labels()]
+        self._covered = list(dict.fromkeys(record.structure for record in store.labels()))
         keys = [*self._waiting, *self._covered]
+        cheap = self.workplace.cheap
         payload = {
             "models": list(serving.models),
             "frames": self.workplace.frame_file(store.structures(keys)),
+            **self.workplace.head,
+            **({} if cheap is None else {"cheap": cheap.name}),
         }
         self._ranking = self.workplace.submit("assess", payload).key
 
@@ -75,8 +86,9 @@ class Choosing:
         self._ranking = ""
         store, acquisition = self.workplace.store, self.workplace.campaign.acquisition
         with np.load(Path(envelope.folder) / envelope.result["assessment_file"]) as content:
-            spreads = np.split(content["force_spread"], np.cumsum(content["counts"])[:-1])
-            descriptors = content["descriptors"]
+            arrays = {name: content[name] for name in content.files}
+        spreads = np.split(arrays["force_spread"], np.cumsum(arrays["counts"])[:-1])
+        descriptors = arrays["descriptors"]
         candidates, number = [], len(self._waiting)
         for index, key in enumerate(self._waiting):
             uncertainty = float(serving.calibration.force_error(spreads[index]).max())
@@ -113,7 +125,64 @@ class Choosing:
         chosen = (*first.chosen, *second.chosen)
         for key in chosen:
             store.move_candidate(key, source="flagged", target="queued", priority=ranks[key])
-        self._finish(serving, {"flagged": number, "chosen": len(chosen)})
+        outcome = {"flagged": number, "chosen": len(chosen)}
+        if self.workplace.cheap is not None:
+            outcome["expensive"] = self._choose_expensive(serving, arrays, chosen)
+        self._finish(serving, outcome)
+
+    def _choose_expensive(
+        self, serving: Serving, arrays: Mapping[str, Any], chosen: tuple[str, ...]
+    ) -> int:
+        """Queue structures for expensive labels; return how many.
+
+        Eligible are the frames just chosen and everything with a cheap label alone, without what is
+        kept for calibration.
+        """
+        settings, number = self.workplace.campaign.expensive, len(self._waiting)
+        places = {key: place for place, key in enumerate(self._waiting) if key in chosen}
+        places |= {key: number + place for place, key in enumerate(self._covered)}
+        spreads = np.split(arrays["difference_spread"], np.cumsum(arrays["counts"])[:-1])
+        records = {key: self.workplace.store.structure_record(key) for key in places}
+        done, eligible = self._sorted_by_label(places)
+        candidates = [
+            Candidate(
+                key=key,
+                channel=records[key].channel,
+                uncertainty=float(serving.calibration.force_error(spreads[places[key]]).max()),
+                descriptor=arrays["descriptors"][places[key]],
+            )
+            for key in eligible
+            if records[key].num_atoms > 1
+        ]
+        picked = choose_expensive(
+            candidates,
+            min(settings.per_generation, max(self.labelling.remaining_expensive, 0)),
+            low=settings.low,
+            on_path=frozenset(key for key in eligible if records[key].origin["kind"] in ON_PATH),
+            covered={
+                channel: arrays["descriptors"][
+                    [places[key] for key in done if records[key].channel == channel]
+                ]
+                for channel in {records[key].channel for key in done}
+            },
+        )
+        for key in picked:
+            self.labelling.queue_expensive(key, generation=serving.number)
+        return len(picked)
+
+    def _sorted_by_label(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return which structures were tried at the expensive level, and which may be."""
+        store, target = self.workplace.store, self.workplace.target.name
+        records = store.labels(state=None)
+        tried = {str(record.structure) for record in records if record.fidelity_name == target}
+        kinds = {str(record.key): str(record.kind) for record in store.candidates()}
+        done, eligible = [], []
+        for key in keys:
+            if key in tried:
+                done.append(key)
+            elif self.labelling.role(key, kinds.get(key, "relax")) == "train":
+                eligible.append(key)
+        return done, eligible
 
     def _finish(self, serving: Serving, outcome: dict[str, int]) -> None:
         """Remember that this generation has chosen."""

@@ -9,7 +9,7 @@ other channels the seeds that they name.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from ase import Atoms
@@ -24,6 +24,7 @@ from tace_al.dispatch.label_file import CRASH, label_path
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.engines.labelling.isolated import isolated_atom
 from tace_al.engines.sampling.band_path import comparable_ends, interpolated_path
+from tace_al.selection.fidelities import evenly
 
 ENDS = ("initial", "final")
 SAME_STATE = 0.05
@@ -73,17 +74,30 @@ class EndStates:
 
     def start(self) -> None:
         """Submit all relaxations; those a former run finished are found on disk."""
+        task = "relax" if self.workplace.cheap is None else "relax_levels"
         for state in self._states:
             payload = {
                 **self.workplace.labeller_payload(),
+                **self._cheap_payload(),
                 "frames": self.workplace.frame_file([state.structure.to_atoms()]),
                 "fmax": self.workplace.campaign.exploration.relax_fmax,
                 "max_steps": state.max_steps,
             }
-            request = self.workplace.submit("relax", payload)
+            request = self.workplace.submit(task, payload)
             # channels may share a state: one relaxation then serves them all
             self._waiting.setdefault(request.key, []).append(state)
             self._requests[request.key] = request
+
+    def _cheap_payload(self) -> dict[str, Any]:
+        """Return what a relaxation needs to take its steps on the cheaper of two levels."""
+        cheap = self.workplace.cheap
+        if cheap is None:
+            return {}
+        return {
+            "name": self.workplace.target.name,
+            "cheap": {**self.workplace.labeller_payload(cheap), "name": cheap.name},
+            "cycles": self.workplace.campaign.expensive.relax_cycles,
+        }
 
     def receive(self, envelope: Envelope) -> None:
         """Keep a relaxation's labels for every channel that begins or ends there.
@@ -113,11 +127,12 @@ class EndStates:
             raise _labeller_fails(state, result["failure"])
         frames = read_frames(Path(envelope.folder) / result["frames_file"])
         for step, (atoms, entry) in enumerate(zip(frames, result["labels"], strict=True)):
-            last = step == len(frames) - 1
+            last = entry["structure"] == result["labels"][-1]["structure"]
             origin = {"kind": "end_state" if last else "relax", "end": end, "step": step}
             key = self.workplace.store.add_structure(atoms, channel=channel, origin=origin)
             path = label_path(self.workplace.labels_dir, entry["label_key"])
-            self.labelling.keep(key, path, role="train", generation=0)
+            level = self.workplace.levels[entry.get("level", self.workplace.target.name)]
+            self.labelling.keep(key, path, role="train", generation=0, level=level)
         if not result["converged"] and state.max_steps:
             self.workplace.store.log(
                 "warning",
@@ -168,19 +183,29 @@ class EndStates:
                 "moved over nearer to its own minimum"
             )
         path = interpolated_path(initial, last, reaction.num_images)
+        both = evenly(reaction.num_images - 2, campaign.expensive.first)
         for image, positions in enumerate(path[1:-1], start=1):
             atoms = bare_copy(initial)
             atoms.set_positions(positions, apply_constraint=False)
-            self._queue(atoms, reaction.name, {"kind": "path", "image": image})
+            levels = list(self.workplace.levels) if image - 1 in both else []
+            self._queue(atoms, reaction.name, {"kind": "path", "image": image}, levels)
             generator = random_generator(campaign.seed, "rattle", reaction.name, image)
             atoms = rattled(atoms, campaign.exploration.rattle, generator)
             self._queue(atoms, reaction.name, {"kind": "rattle", "image": image})
 
-    def _queue(self, atoms: Atoms, channel: str, origin: Mapping[str, str | int]) -> None:
-        """Put a seed into the queue of labels."""
+    def _queue(
+        self,
+        atoms: Atoms,
+        channel: str,
+        origin: Mapping[str, str | int],
+        levels: Sequence[str] = (),
+    ) -> None:
+        """Put a seed into the queue of labels, at these levels of theory where there are two."""
         store = self.workplace.store
         key = store.add_structure(atoms, channel=channel, origin=origin)
         store.add_candidate(key, kind="seed", channel=channel, generation=0, state="queued")
+        if levels and self.workplace.cheap is not None:
+            store.move_candidate(key, source="queued", target="queued", levels=list(levels))
 
 
 def _states_of(campaign: Campaign) -> list[_State]:

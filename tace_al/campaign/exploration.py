@@ -311,6 +311,7 @@ class Exploration:
         self, task: str, payload: dict[str, Any], *, walker: str, channel: str, index: int
     ) -> None:
         """Submit a chunk and remember it as running."""
+        payload = {**payload, **self.workplace.head}
         request: Request = self.workplace.request(task, payload)
         self.workplace.store.add_chunk(
             request.key,

@@ -6,18 +6,21 @@ new committee lost. Members differ by their seed and by the tenth of the labels 
 error bars, and the first of them are the probe set.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from ase import Atoms
 
-from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
+from tace_al.campaign.workplace import HEAD, Workplace, failed_task, raise_if_hopeless
 from tace_al.core.errors import TrainingError
 from tace_al.core.random_generators import random_generator, random_seed
 from tace_al.dispatch.request import Envelope
 from tace_al.model.config import preset_config
 from tace_al.selection.calibration import Calibration, energy_differences, fit_calibration
+from tace_al.selection.fidelities import repeated
 from tace_al.selection.probe import not_worse
 
 PROBE_SIZE = 64
@@ -99,14 +102,14 @@ class Generations:
         workplace, campaign = self.workplace, self.workplace.campaign
         store, choice = workplace.store, campaign.model
         label_keys = store.training_set(plan["training_set"])
-        frames = store.labelled_frames(workplace.fidelity.name, keys=label_keys)
-        by_key = {str(atoms.info["label_key"]): atoms for atoms in frames}
-        frames = [by_key[key] for key in label_keys]
+        frames = workplace.labelled_frames(label_keys)
         frame_file = workplace.frame_file(frames)
         movable = [i for i, atoms in enumerate(frames) if len(atoms) > 1]
         parents = store.models(plan["parent"]) if plan["parent"] else []
-        elements = sorted({s for r in campaign.reactions for s in r.initial.symbols})
-        config = preset_config(choice.preset, elements=tuple(elements), **choice.options)
+        shape: dict[str, Any] = {"elements": campaign.elements, **choice.options}
+        if workplace.cheap is not None:
+            shape["heads"] = tuple(workplace.levels)
+        config = preset_config(choice.preset, **shape)
         self._done = {}
         for index in range(choice.members):
             seed = random_seed(campaign.seed, "member", number, index)
@@ -117,8 +120,7 @@ class Generations:
             training_set = store.add_training_set(order)
             payload = {
                 "frames": frame_file,
-                "training": training,
-                "validation": validation,
+                **self._lessons(frames, training, validation),
                 "config": config.to_dict(),
                 "options": self._options(warm=parent is not None, seed=seed),
                 "start": workplace.path(parent.path) if parent is not None else None,
@@ -136,6 +138,31 @@ class Generations:
             self._submit(
                 _Member(index=index, attempt=0, payload=payload, training_set=training_set)
             )
+
+    def _lessons(
+        self, frames: list[Atoms], training: list[int], validation: list[int]
+    ) -> dict[str, Any]:
+        """Return which frames a member learns from, and is held to.
+
+        With two levels the trunk and the cheap head are trained first, on labels that are many; the
+        expensive head begins as a copy of the cheap one and sees its few labels more than once.
+        """
+        lessons: dict[str, Any] = {"training": training, "validation": validation}
+        cheap, choice = self.workplace.cheap, self.workplace.campaign.model
+        if cheap is None:
+            return lessons
+        expensive = [i for i, atoms in enumerate(frames) if atoms.info[HEAD] != cheap.name]
+        lessons["training"] = repeated(
+            training, expensive, most=self.workplace.campaign.expensive.repeats
+        )
+        lessons["trunk"] = {
+            "head": cheap.name,
+            "training": [i for i in training if i not in expensive],
+            "validation": [i for i in validation if i not in expensive],
+            "epochs": choice.first_epochs,
+            "learning_rate": choice.learning_rate,
+        }
+        return lessons
 
     def _kept_aside(self, member: int, label_keys: dict[int, str]) -> list[int]:
         """Return the places of the labels that a member validates on, at least one of three.
@@ -155,8 +182,9 @@ class Generations:
         return sorted(kept)
 
     def _options(self, *, warm: bool, seed: int) -> dict[str, Any]:
-        """Return the training options of a cold or warm start."""
+        """Return the training options of a cold or warm start; with two levels a trunk is there."""
         choice = self.workplace.campaign.model
+        warm = warm or self.workplace.cheap is not None
         return {
             "epochs": choice.epochs if warm else choice.first_epochs,
             "time_limit_s": choice.seconds,
@@ -215,14 +243,13 @@ class Generations:
     def _assess(self) -> None:
         """Predict the calibration labels and the anchors of their energies."""
         store = self.workplace.store
-        records = store.labels(role="calibration")
+        records = store.labels(self.workplace.target.name, role="calibration")
         self._calibration_keys = [record.key for record in records]
         keys = [*self._calibration_keys, *self.anchors.values()]
-        frames = store.labelled_frames(self.workplace.fidelity.name, keys=keys)
-        by_key = {str(atoms.info["label_key"]): atoms for atoms in frames}
         payload = {
             "models": [path for _, path in self._done.values()],
-            "frames": self.workplace.frame_file([by_key[key] for key in keys]),
+            "frames": self.workplace.frame_file(self.workplace.labelled_frames(keys)),
+            **self.workplace.head,
         }
         self._assessing = self.workplace.submit("assess", payload).key
 
@@ -307,17 +334,13 @@ class Generations:
         labels = {record.key: record for record in store.labels()}
         energies, channels = arrays["member_energies"], list(self.anchors)
         anchor_place = {channel: number + i for i, channel in enumerate(channels)}
+        places, owners = self._comparable(labels)
         energy_spreads, energy_errors = np.zeros(0), np.zeros(0)
-        if number:
-            owners = [
-                store.structure_record(labels[key].structure).channel
-                for key in self._calibration_keys
-            ]
-            places = [anchor_place[channel] for channel in owners]
+        if places:
             energy_spreads, energy_errors = energy_differences(
-                energies[:number],
-                np.array([labels[key].energy for key in self._calibration_keys]),
                 energies[places],
+                np.array([labels[self._calibration_keys[place]].energy for place in places]),
+                energies[[anchor_place[channel] for channel in owners]],
                 np.array([labels[self.anchors[channel]].energy for channel in owners]),
             )
         return fit_calibration(
@@ -327,6 +350,21 @@ class Generations:
             energy_spreads=energy_spreads,
             energy_errors=energy_errors,
         )
+
+    def _comparable(self, labels: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+        """Return the places and channels of calibration labels of the same atoms as the anchor."""
+        store = self.workplace.store
+        formulas = {
+            channel: store.structure_record(labels[key].structure).formula
+            for channel, key in self.anchors.items()
+        }
+        places, owners = [], []
+        for place, key in enumerate(self._calibration_keys):
+            record = store.structure_record(labels[key].structure)
+            if formulas[record.channel] == record.formula:
+                places.append(place)
+                owners.append(record.channel)
+        return places, owners
 
     def _no_worse_than_serving(self, probe: dict[str, float]) -> bool:
         """Compare with the serving committee on the probe structures both have seen."""

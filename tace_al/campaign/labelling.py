@@ -3,14 +3,19 @@
 A queued candidate is claimed, sent out in a batch, and ends as `labelled` or `failed`. Workers
 write every label to a file of its own key first, so that what a killed campaign had computed is
 read, not repeated.
+
+With two levels of theory a candidate is labelled at the cheap one, and at the expensive one too
+where the choice of frames asks for it, at saddle points, and at some of the frames kept for
+calibration. It goes back to the queue between the two.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-from tace_al.campaign.workplace import Workplace, raise_if_hopeless
+from tace_al.campaign.workplace import Level, Workplace, raise_if_hopeless
 from tace_al.core.labels import Label
 from tace_al.core.random_generators import random_generator
 from tace_al.dispatch.label_file import label_path, read_label
@@ -31,21 +36,49 @@ class Labelling:
 
     def __init__(self, workplace: Workplace, on_label: Callable[[str], None]) -> None:
         self.workplace, self.on_label = workplace, on_label
-        self._batches: dict[str, list[str]] = {}
+        self._batches: dict[str, tuple[Level, list[str]]] = {}
         records = workplace.store.labels(state=None)
-        self.num_labels = len(records)
-        self._seconds = [record.seconds for record in records if record.seconds]
+        self.counts = Counter(str(record.fidelity_name) for record in records)
+        self._seconds: dict[str, list[float]] = {name: [] for name in workplace.levels}
+        for record in records:
+            if record.seconds:
+                self._seconds.setdefault(str(record.fidelity_name), []).append(record.seconds)
         workplace.store.release_stale(0.0, OWNER)
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of every level, failed ones included."""
+        return self.counts.total()
 
     @property
     def num_running(self) -> int:
         """Candidates that are being labelled."""
-        return sum(len(keys) for keys in self._batches.values())
+        return sum(len(keys) for _, keys in self._batches.values())
 
     @property
     def remaining(self) -> int:
         """Labels that the budget still allows."""
         return self.workplace.campaign.stopping.max_labels - self.num_labels - self.num_running
+
+    @property
+    def remaining_expensive(self) -> int:
+        """Labels of the expensive one of two levels that the budgets still allow."""
+        target, limit = self.workplace.target, self.workplace.campaign.stopping.max_expensive_labels
+        if limit is None:
+            return self.remaining
+        running = [len(keys) for level, keys in self._batches.values() if level == target]
+        return min(self.remaining, limit - self.counts[target.name] - sum(running))
+
+    @property
+    def reason(self) -> str | None:
+        """Why the campaign is over when its budget of expensive labels is spent, or None."""
+        limit, name = (
+            self.workplace.campaign.stopping.max_expensive_labels,
+            self.workplace.target.name,
+        )
+        if limit is None or self.counts[name] < limit:
+            return None
+        return f"label budget spent: {self.counts[name]} of {limit} labels of {name}"
 
     @property
     def idle(self) -> bool:
@@ -58,24 +91,46 @@ class Labelling:
         """Send everything queued, within the budget, in as many batches as there are workers."""
         if self.remaining <= 0:
             return
-        store = self.workplace.store
-        claimed = store.claim_candidates(OWNER, self.remaining)
-        keys = [record.key for record in claimed]
-        size = self._batch_size(len(keys))
-        for start in range(0, len(keys), size):
-            self._send(keys[start : start + size])
+        store, target = self.workplace.store, self.workplace.target
+        expensive = self.remaining_expensive
+        by_level: dict[str, list[str]] = {name: [] for name in self.workplace.levels}
+        for record in store.claim_candidates(OWNER, self.remaining):
+            level = self._next_level(record)
+            if level is None:  # another run got as far as its last label
+                store.move_candidate(record.key, source="running", target="labelled")
+            elif level == target and len(by_level[target.name]) >= expensive:
+                reason = f"no budget for {target.name}"
+                store.move_candidate(record.key, source="running", target="labelled", reason=reason)
+            else:
+                by_level[level.name].append(record.key)
+        for name, keys in by_level.items():
+            size = self._batch_size(len(keys), self.workplace.levels[name])
+            for start in range(0, len(keys), size):
+                self._send(keys[start : start + size], self.workplace.levels[name])
+
+    def queue_expensive(self, key: str, *, generation: int) -> None:
+        """Have a structure labelled at both of two levels, whatever it has been so far."""
+        store, levels = self.workplace.store, list(self.workplace.levels)
+        channel = store.structure_record(key).channel
+        # the steps of a relaxation have labels without having been candidates
+        store.add_candidate(
+            key, kind="relax", channel=channel, generation=generation, state="labelled"
+        )
+        states = ("flagged", "queued", "labelled", "rejected", "expired")
+        store.move_candidate(key, source=states, target="queued", levels=levels)
 
     def receive(self, envelope: Envelope) -> None:
         """Keep the labels and failures of a batch; a batch that died is tried one by one."""
-        keys = self._batches.pop(envelope.key)
+        level, keys = self._batches.pop(envelope.key)
         store = self.workplace.store
         raise_if_hopeless(envelope)
         if not envelope.ok or envelope.result is None:
             if len(keys) > 1:
                 for key in keys:
-                    self._send([key])
+                    self._send([key], level)
             else:
-                self._fail(keys[0], envelope.error_kind, envelope.error_message, envelope)
+                kind, message = envelope.error_kind, envelope.error_message
+                self._fail(keys[0], level, kind=kind, message=message, envelope=envelope)
             return
         for entry in envelope.result["labels"]:
             key = entry["structure"]
@@ -84,61 +139,99 @@ class Labelling:
                 self.keep(
                     key,
                     label_path(self.workplace.labels_dir, entry["label_key"]),
-                    role=self._role(key, candidate.kind),
+                    role=self.role(key, candidate.kind),
                     generation=candidate.generation,
                     worker=envelope.worker,
+                    level=level,
                 )
-                store.move_candidate(key, source=("running", "queued"), target="labelled")
+                further = self._next_level(candidate) is not None
+                target = "queued" if further else "labelled"
+                store.move_candidate(key, source=("running", "queued"), target=target)
             else:
-                self._fail(key, entry["kind"], entry["message"], envelope)
+                kind, message = entry["kind"], entry["message"]
+                self._fail(key, level, kind=kind, message=message, envelope=envelope)
 
-    def keep(self, key: str, path: Path, *, role: str, generation: int, worker: str = "") -> None:
-        """Read a label file into the Store; a label that is there already changes nothing."""
+    def keep(
+        self,
+        key: str,
+        path: Path,
+        *,
+        role: str,
+        generation: int,
+        worker: str = "",
+        level: Level | None = None,
+    ) -> None:
+        """Read a label file into the Store; a label that is there already changes nothing.
+
+        `level` is the one of the result where nothing is said.
+        """
         label = read_label(path)
         assert isinstance(label, Label)
-        name = self.workplace.fidelity.name
+        name = (level or self.workplace.target).name
         new = self.workplace.store.add_label(
             label, fidelity_name=name, role=role, generation=generation, worker=worker
         )
         if new:
-            self.num_labels += 1
-            self._seconds.append(label.seconds)
+            self.counts[name] += 1
+            self._seconds[name].append(label.seconds)
         self.on_label(key)
 
-    def _fail(self, key: str, kind: str, message: str, envelope: Envelope) -> None:
+    def _fail(self, key: str, level: Level, *, kind: str, message: str, envelope: Envelope) -> None:
         """Record a failed label with its reason."""
         store = self.workplace.store
         candidate = store.candidate(key)
         new = store.add_failure(
             key,
-            self.workplace.fidelity,
+            level.fidelity,
             kind=kind,
             message=message,
             bundle=self.workplace.kept_path(envelope.folder) if envelope.folder else "",
             generation=candidate.generation,
             worker=envelope.worker,
         )
-        self.num_labels += int(new)
+        self.counts[level.name] += int(new)
         store.move_candidate(key, source=("running", "queued"), target="failed", reason=kind)
 
-    def _send(self, keys: list[str]) -> None:
+    def _next_level(self, candidate: Any) -> Level | None:
+        """Return the level a candidate is to be labelled at now, None where it has its labels."""
+        levels = self.workplace.levels
+        if self.workplace.cheap is None:
+            return self.workplace.target
+        records = self.workplace.store.labels_of_structure(candidate.key)
+        done = {record.fidelity_name for record in records if record.state == "labelled"}
+        wanted = list(candidate.levels) or self._levels(candidate.key, candidate.kind)
+        return next((levels[name] for name in wanted if name not in done), None)
+
+    def _levels(self, key: str, kind: str) -> list[str]:
+        """Return the levels of a candidate that nothing was decided for."""
+        names = list(self.workplace.levels)
+        if kind == "saddle":
+            return names
+        campaign = self.workplace.campaign
+        lot = random_generator(campaign.seed, "expensive", key).random()
+        measured = self.role(key, kind) == "calibration"
+        both = measured and lot < campaign.expensive.calibration_share
+        return names if both else names[:1]
+
+    def _send(self, keys: list[str], level: Level) -> None:
         """Submit one batch."""
         payload = {
-            **self.workplace.labeller_payload(),
+            **self.workplace.labeller_payload(level),
             "frames": self.workplace.frame_file(self.workplace.store.structures(keys)),
             "keys": keys,
         }
         request = self.workplace.submit("label", payload)
-        self._batches[request.key] = keys
+        self._batches[request.key] = (level, keys)
 
-    def _batch_size(self, num_keys: int) -> int:
+    def _batch_size(self, num_keys: int, level: Level) -> int:
         """Return how many structures go into one task."""
-        mean = sum(self._seconds) / len(self._seconds) if self._seconds else TASK_SECONDS
+        seconds = self._seconds[level.name]
+        mean = sum(seconds) / len(seconds) if seconds else TASK_SECONDS
         by_time = math.floor(TASK_SECONDS / max(mean, 1e-3))
         by_worker = math.ceil(num_keys / max(self.workplace.dispatcher.capacity, 1))
         return max(1, min(by_time, by_worker, LARGEST_BATCH))
 
-    def _role(self, key: str, kind: str) -> str:
+    def role(self, key: str, kind: str) -> str:
         """Return "calibration" for audits and a fixed share of dynamics frames, else "train".
 
         The lot hangs on the structure's key, so that it is the same however often it is drawn.

@@ -33,7 +33,7 @@ from tace_al.campaign.outcome import (
     target_text,
 )
 from tace_al.campaign.targets import Targets
-from tace_al.campaign.workplace import Workplace
+from tace_al.campaign.workplace import Workplace, cheap_level
 from tace_al.core.atomic_write import require_free_space
 from tace_al.core.errors import ConfigError, RecordNotFound
 from tace_al.dispatch.dispatcher import Dispatcher
@@ -78,6 +78,9 @@ def run_campaign(
     with _only_run(directory), Store.open(directory, uri=uri) as store:
         _enter(store, campaign)
         store.add_fidelity(labeller.fidelity)
+        cheap = cheap_level(campaign, labeller.fidelity)
+        if cheap is not None:
+            store.add_fidelity(cheap.fidelity)
         with Dispatcher(campaign.machine, directory, on_event=_event_logger(store)) as dispatcher:
             workplace = Workplace(
                 campaign=campaign,
@@ -85,6 +88,7 @@ def run_campaign(
                 dispatcher=dispatcher,
                 directory=directory,
                 fidelity=labeller.fidelity,
+                cheap=cheap,
             )
             loop = _Loop(workplace, console)
             try:
@@ -254,11 +258,12 @@ class _Loop:
 
     def _reason(self) -> str | None:
         """Return what the stopping rule says of the generations so far."""
-        return stopping_rule(self.workplace).reason(
+        reason = stopping_rule(self.workplace).reason(
             generation_outcomes(self.workplace),
             num_labels=self.labelling.num_labels,
             seconds=self.seconds,
         )
+        return reason or self.labelling.reason
 
     def _out_of_time(self) -> str | None:
         """Return why the campaign is over when its time is, whatever still runs."""

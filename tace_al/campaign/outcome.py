@@ -187,7 +187,11 @@ def label_saddles(workplace: Workplace, structure: str, reactant_energy: dict[st
     is known there.
     """
     store = workplace.store
-    labels = [label for label in store.labels_of_structure(structure) if label.state == "labelled"]
+    labels = [
+        label
+        for label in store.labels_of_structure(structure)
+        if label.state == "labelled" and label.fidelity_name == workplace.target.name
+    ]
     if not labels:
         return
     for record in store.generations():

@@ -7,17 +7,31 @@ from typing import Any
 
 from ase import Atoms
 
-from tace_al.campaign.config import Campaign
+from tace_al.campaign.config import Campaign, LabellerChoice
 from tace_al.core.atomic_write import require_free_space, write_bytes
-from tace_al.core.errors import LabellerMissing, StorageFull, TaceError
+from tace_al.core.errors import ConfigError, LabellerMissing, StorageFull, TaceError
 from tace_al.core.hashing import content_hash
 from tace_al.core.labels import Fidelity
 from tace_al.data.frames import frames_to_bytes, structure_key
 from tace_al.dispatch.dispatcher import Dispatcher
 from tace_al.dispatch.request import Envelope, Request, portable
+from tace_al.engines.labelling.catalogue import labeller_from_name
 from tace_al.store.store import Store
 
 TASKS = "tace_al.dispatch.tasks"
+
+
+HEAD = "head"
+"""Entry of a frame's `info` that names the level its labels are of (`model.labelled_batch`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """One level of theory of a campaign: its labeller, and the name its labels and head go by."""
+
+    name: str
+    choice: LabellerChoice
+    fidelity: Fidelity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +45,9 @@ class Workplace:
     directory
         Folder of the campaign.
     fidelity
-        Level of theory of the labels.
+        Level of theory of the result.
+    cheap
+        A cheaper level whose labels lie everywhere, or None.
     """
 
     campaign: Campaign
@@ -39,6 +55,24 @@ class Workplace:
     dispatcher: Dispatcher
     directory: Path
     fidelity: Fidelity
+    cheap: Level | None = None
+
+    @property
+    def target(self) -> Level:
+        """The level of theory of the result, the expensive one of two."""
+        name = self.fidelity.name
+        return Level(name=name, choice=self.campaign.labeller, fidelity=self.fidelity)
+
+    @property
+    def levels(self) -> dict[str, Level]:
+        """All levels by name, the cheap one first."""
+        levels = (self.target,) if self.cheap is None else (self.cheap, self.target)
+        return {level.name: level for level in levels}
+
+    @property
+    def head(self) -> dict[str, str]:
+        """What tasks need to use the head of the result: nothing where models have but one."""
+        return {} if self.cheap is None else {HEAD: self.target.name}
 
     @property
     def labels_dir(self) -> Path:
@@ -79,15 +113,47 @@ class Workplace:
         self.dispatcher.submit(request)
         return request
 
-    def labeller_payload(self) -> dict[str, Any]:
-        """Return what a worker needs to rebuild the labeller."""
-        choice = self.campaign.labeller
+    def labelled_frames(self, label_keys: Sequence[str]) -> list[Atoms]:
+        """Return structures with their labels, in this order; of two levels each names its own."""
+        wanted = set(label_keys)
+        found: dict[str, Atoms] = {}
+        for name in self.levels:
+            own = [record.key for record in self.store.labels(name) if record.key in wanted]
+            for atoms in self.store.labelled_frames(name, keys=own) if own else []:
+                if self.cheap is not None:
+                    atoms.info[HEAD] = name
+                found[str(atoms.info["label_key"])] = atoms
+        return [found[key] for key in label_keys]
+
+    def labeller_payload(self, level: Level | None = None) -> dict[str, Any]:
+        """Return what a worker needs to rebuild a labeller, by default that of the result."""
+        choice = (level or self.target).choice
         return {
             "labeller": choice.name,
             "options": dict(choice.options),
             "force_ceiling": choice.force_ceiling,
             "labels_dir": self.labels_dir,
         }
+
+
+def cheap_level(campaign: Campaign, target: Fidelity) -> Level | None:
+    """Return the cheaper of a campaign's two levels, None where it has but one.
+
+    Raises
+    ------
+    ConfigError
+        The two levels have one name, by which their labels could not be told apart.
+    """
+    if not campaign.fidelities:
+        return None
+    choice = campaign.fidelities[0]
+    fidelity = labeller_from_name(choice.name, choice.options).fidelity
+    if fidelity.name == target.name:
+        raise ConfigError(
+            f"both fidelities are called '{target.name}'; give two levels of theory with different "
+            "names"
+        )
+    return Level(name=fidelity.name, choice=choice, fidelity=fidelity)
 
 
 def raise_if_hopeless(envelope: Envelope) -> None:

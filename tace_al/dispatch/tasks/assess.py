@@ -1,9 +1,12 @@
 """The task that looks at structures with a committee: errors where labelled, descriptors anyhow.
 
-Payload: `models` (checkpoints), `frames` (frame file). Writes `assessment.npz`, structures end to
+Payload: `models` (checkpoints), `frames` (frame file), `head` (of the models, optional), `cheap`
+(another head, optional). Writes `assessment.npz`, structures end to
 end: `counts` (structures,), `force_spread` and `force_error` (atoms,) in eV/Angstrom (error NaN
 without labels), `member_energies` (structures, members) in eV and `descriptors` (structures,
-features). Returns force and energy errors of the mean over the labelled frames.
+features); with `cheap` also `difference_spread` (atoms,), by how far the members disagree about
+what the forces of the two heads differ. Returns force and energy errors of the mean over the
+labelled frames.
 """
 
 from pathlib import Path
@@ -18,13 +21,14 @@ from tace_al.engines.sampling.committee_potential import load_committee
 from tace_al.model.prediction import Prediction
 from tace_al.selection.calibration import force_errors
 from tace_al.selection.diversity import structure_descriptor
+from tace_al.selection.fidelities import difference_spread
 
 ASSESSMENT_FILE = "assessment.npz"
 
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Predict every frame and compare with its label."""
-    committee = load_committee(tuple(payload["models"]))
+    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
     frames = read_frames(Path(payload["frames"]))
     predictions = committee.predict(frames, descriptors=True)
     species = committee.members[0].config.numbers
@@ -34,6 +38,9 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         for atoms, prediction in zip(frames, predictions, strict=True)
         if prediction.descriptors is not None
     ]
+    further: dict[str, Any] = {}
+    if "cheap" in payload:
+        further["difference_spread"] = _difference_spread(payload, frames, predictions)
     np.savez(
         folder / ASSESSMENT_FILE,
         counts=np.array([len(atoms) for atoms in frames], dtype=np.int64),
@@ -41,8 +48,21 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         force_error=np.concatenate([np.zeros(0), *errors]),
         member_energies=np.array([p.member_energies for p in predictions]),
         descriptors=np.array(pooled),
+        **further,
     )
     return {"assessment_file": ASSESSMENT_FILE, "errors": _mean_errors(frames, predictions)}
+
+
+def _difference_spread(
+    payload: dict[str, Any], frames: list[Atoms], predictions: list[Prediction]
+) -> np.ndarray:
+    """Return the spread of what the two heads differ by, structures end to end."""
+    cheap = load_committee(tuple(payload["models"]), head=payload["cheap"]).predict(frames)
+    spreads = [
+        difference_spread(low.member_forces, high.member_forces)
+        for low, high in zip(cheap, predictions, strict=True)
+    ]
+    return np.concatenate([np.zeros(0), *spreads])
 
 
 def _force_error(atoms: Atoms, prediction: Prediction) -> np.ndarray:

@@ -37,7 +37,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     (see the task `label`); `converged`; `failure`: why it ended early, "" when it did not.
     """
     labeller = cached_labeller(payload["labeller"], json.dumps(payload["options"], sort_keys=True))
-    kept = _KeptLabels(labeller, Path(payload["labels_dir"]), float(payload["force_ceiling"]))
+    kept = KeptLabels(labeller, Path(payload["labels_dir"]), float(payload["force_ceiling"]))
     atoms = bare_copy(read_frames(Path(payload["frames"]))[0])
     atoms.calc = PotentialCalculator(kept)
     failure, converged = "", False
@@ -58,7 +58,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 @final
-class _KeptLabels(Potential):
+class KeptLabels(Potential):
     """A labeller whose every answer is written to its label file and remembered."""
 
     def __init__(self, labeller: Labeller, labels_dir: Path, force_ceiling: float) -> None:
