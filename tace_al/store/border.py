@@ -86,6 +86,10 @@ def _found_again(connection: Connection, dead: Documents, lost_at: float, tries:
     """Wait until the database answers; False when patience has run out."""
     if connection.revive(dead):
         return tries <= _MOST_REVIVALS
+    if connection.given_up:
+        # One verb has waited in vain; those that tidy up after it need not do so again.
+        connection.given_up = not connection.answers()
+        return not connection.given_up
     pause = FIRST_PAUSE_S
     if tries == 1:
         _log.warning(
@@ -103,6 +107,7 @@ def _found_again(connection: Connection, dead: Documents, lost_at: float, tries:
                 time.monotonic() - lost_at,
             )
             return True
+    connection.given_up = True
     return False
 
 

@@ -53,6 +53,7 @@ class Connection:
     def __init__(self, uri: str | None, folder: Path, *, patience_s: float = PATIENCE_S) -> None:
         self.uri = uri
         self.patience_s = patience_s
+        self.given_up = False
         self._folder = folder
         self._client: MongoClient[dict[str, Any]] | None = None
         self._reviving = threading.Lock()

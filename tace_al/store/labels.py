@@ -100,6 +100,7 @@ class Labels:
         bundle: str = "",
         generation: int,
         worker: str = "",
+        attempts: int = 1,
     ) -> bool:
         """Store that a calculation failed; False when it has a result by now.
 
@@ -113,6 +114,8 @@ class Labels:
             Path of the folder that reproduces it.
         generation, worker
             Who asked and who tried.
+        attempts
+            How often, in how many ways.
         """
         return self._put(
             structure_key,
@@ -124,6 +127,7 @@ class Labels:
             bundle=bundle,
             generation=generation,
             worker=worker,
+            attempts=attempts,
         )
 
     @guarded

@@ -135,6 +135,7 @@ class LabelRecord(Document):
     failure_kind = StringField()
     message = StringField()
     bundle = StringField()
+    attempts = IntField(default=1)
     seconds = FloatField(default=0.0)
     worker = StringField()
     role = StringField(choices=LABEL_ROLES)

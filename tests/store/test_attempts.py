@@ -49,13 +49,19 @@ def test_a_verb_waits_for_a_server_that_returns(
 
 
 @pytest.mark.slow
-def test_patience_ends_with_one_sentence(proxy: Any, tmp_path: Path, monkeypatch: Any):
+def test_patience_ends_with_one_sentence(
+    proxy: Any, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr("tace_al.store.connection._SELECTION_TIMEOUT_MS", 100)
     with Store.open(tmp_path / "campaign", uri=proxy.uri, patience_s=0.4) as store:
         store.log("note", "before")
         proxy.cut()
         with pytest.raises(DatabaseUnreachable, match=r"stopped answering during log.*same comm"):
             store.log("note", "lost")
+        with pytest.raises(DatabaseUnreachable):
+            store.finish_campaign("failed")
+        said = [record.getMessage() for record in caplog.records]
+        assert sum("waiting up to" in line for line in said) == 1, "tidying up does not wait again"
         proxy.restore()
         assert [event.message for event in store.events()] == ["before"], "nothing is lost"
 
