@@ -58,11 +58,15 @@ Connections = Annotated[
     ),
 ]
 Wait = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--wait", parser=seconds_from_text, metavar="TIME", help="For a server not yet up."
+        "--wait",
+        parser=seconds_from_text,
+        metavar="TIME",
+        help="For a server that is not up yet; default: 1m.",
     ),
 ]
+DEFAULT_WAIT_S = 60.0
 Idle = Annotated[
     float | None,
     typer.Option(
@@ -89,7 +93,7 @@ def driver(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     batch: Connections = 8,
-    wait: Wait = 60.0,
+    wait: Wait = None,
     idle: Idle = None,
     extras: Extras = "full",
     calculator: CalculatorName = None,
@@ -123,7 +127,11 @@ def driver(
         skin=0.5,
     )
     settings = DriverSettings(
-        connections=batch, max_connections=max(128, batch), wait_s=wait, idle_s=idle, extras=extras
+        connections=batch,
+        max_connections=max(128, batch),
+        wait_s=DEFAULT_WAIT_S if wait is None else wait,
+        idle_s=idle,
+        extras=extras,
     )
     served = Driver(
         chosen.potential, atoms, address, settings=settings, observe=refuse_overlaps
