@@ -49,6 +49,10 @@ class SamplerKind:
 
 SAMPLERS: dict[str, SamplerKind] = {
     "langevin": SamplerKind(factory="tace_al.engines.sampling.langevin:LangevinSampler"),
+    "md": SamplerKind(factory="tace_al.engines.sampling.md:DynamicsSampler"),
+    "metadynamics": SamplerKind(
+        factory="tace_al.engines.sampling.metadynamics_sampler:MetadynamicsSampler", skin=0.5
+    ),
     "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
     "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
     "strained": SamplerKind(factory="tace_al.engines.sampling.strained:strained_sampler"),

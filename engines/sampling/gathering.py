@@ -5,8 +5,10 @@ least `gap` steps apart and some known ones for audits, and stops the walker wit
 when something breaks. Any integrator serves. See `sampler.py` for the thresholds.
 """
 
-from typing import final
+from collections.abc import Callable, Mapping
+from typing import Any, final
 
+import numpy as np
 from ase import Atoms
 
 from tace_al.engines.sampling.band_path import is_free_molecule
@@ -34,6 +36,8 @@ class Gathering:
         The walker stops when so many are gathered.
     max_separation
         A fragment further than this from the rest, in A, breaks the frame.
+    finish
+        Called with every kept frame before anything else is asked of it, to take a bias off.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Gathering:
         gap: int = 10,
         max_uncertain: int = 10,
         max_separation: float = 8.0,
+        finish: Callable[[Atoms], None] | None = None,
     ) -> None:
         self.start = start
         self.thresholds = thresholds
@@ -52,6 +57,7 @@ class Gathering:
         self.gap = gap
         self.max_uncertain = max_uncertain
         self.max_separation = max_separation
+        self.finish = finish
         self.bonds = BondTracker(start)
         self.max_uncertainty = 0.0
         self._frames: list[Atoms] = []
@@ -81,8 +87,14 @@ class Gathering:
             self._frames.append(self._frame(snapshot, "known"))
         return None
 
-    def chunk(self, walk: Trajectory) -> Chunk:
-        """Return the chunk of the walker that this looked at."""
+    def chunk(
+        self,
+        walk: Trajectory,
+        *,
+        observables: Mapping[str, Any] | None = None,
+        state: Mapping[str, np.ndarray] | None = None,
+    ) -> Chunk:
+        """Return the chunk of the walker that this looked at, with what a sampler adds to it."""
         broken = walk.outcome == "broken"
         if broken and self._spare is not None:
             # the last look before the fall is the most instructive frame
@@ -99,6 +111,8 @@ class Gathering:
             steps=walk.steps,
             final=last,
             max_uncertainty=self.max_uncertainty,
+            observables=observables or {},
+            state=state or {},
         )
 
     def _take_uncertain(self, snapshot: Snapshot) -> Stop | None:
@@ -118,6 +132,8 @@ class Gathering:
         """Return the frame to keep."""
         frame = predicted_frame(snapshot.atoms, snapshot.prediction, self.thresholds)
         carry_on(snapshot.atoms, frame)
+        if self.finish is not None:
+            self.finish(frame)
         frame.info["step"] = snapshot.step
         frame.info["time_fs"] = snapshot.time_fs
         frame.info["temperature"] = snapshot.temperature
