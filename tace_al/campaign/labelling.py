@@ -144,7 +144,8 @@ class Labelling:
                     worker=envelope.worker,
                     level=level,
                 )
-                further = self._next_level(candidate) is not None
+                two = self.workplace.cheap is not None
+                further = two and self._next_level(candidate) is not None
                 target = "queued" if further else "labelled"
                 store.move_candidate(key, source=("running", "queued"), target=target)
             else:
