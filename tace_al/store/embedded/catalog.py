@@ -27,14 +27,14 @@ class Catalog:
     def reload(self) -> None:
         """Read the state anew from the journal, as after a restart or a refused commit."""
         self._collections = {}
-        documents = list(self.journal.documents())
-        self._serials = new_serials(documents[-1][0] if documents else 0)
+        self._serials = new_serials(self.journal.last_serial())
         for namespace in self.journal.collections():
             self._add(namespace)
-        for serial, namespace, body in documents:
-            self._collections[namespace].load(serial, body)
+        # Indexes first: each document is then decoded once for all of them.
         for namespace, definition in self.journal.indexes():
             self._collections[namespace].create_index(definition, write=False)
+        for serial, namespace, content in self.journal.documents():
+            self._collections[namespace].load(serial, content)
 
     def collection(self, database: str, name: Any) -> MemoryCollection:
         """Return a collection; one that does not exist yet is empty and not remembered."""

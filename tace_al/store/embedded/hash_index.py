@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, final
 
+import bson
+
 from tace_al.store.embedded.scalar_keys import ScalarKey, field_key, has_field
+from tace_al.store.embedded.wire import CODEC
 
 Values = tuple[ScalarKey, ...]
 _MAX_COMBINATIONS = 20_000
@@ -49,19 +52,26 @@ class IndexSpec:
 class Stored:
     """A document as it is held: never changed in place, only replaced.
 
+    BSON takes a fifth of the memory that dictionaries take, and microseconds to become one.
+
     Parameters
     ----------
     key
         Key of its `_id`.
     serial
         Place in the order of insertion, kept over updates and restarts.
-    body
-        The document.
+    content
+        The document as BSON.
     """
 
     key: ScalarKey
     serial: int
-    body: Mapping[str, Any]
+    content: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The document, a new dictionary each time."""
+        return bson.decode(self.content, codec_options=CODEC)
 
 
 Bucket = dict[ScalarKey, Stored]
@@ -86,9 +96,9 @@ class HashIndex:
         keys = [field_key(body, path) for path in self._paths]
         return None if None in keys else tuple(keys)  # type: ignore[arg-type]
 
-    def add(self, stored: Stored) -> None:
-        """Take a document in."""
-        values = self.values(stored.body)
+    def add(self, stored: Stored, body: Mapping[str, Any] | None = None) -> None:
+        """Take a document in; `body` spares decoding it."""
+        values = self.values(stored.body if body is None else body)
         if values is None:
             self.irregular[stored.key] = stored
             return
@@ -98,9 +108,9 @@ class HashIndex:
         if entries is not None:
             insort(entries, self._entry(values, stored), key=_order)
 
-    def remove(self, stored: Stored) -> None:
-        """Let a document go."""
-        values = self.values(stored.body)
+    def remove(self, stored: Stored, body: Mapping[str, Any] | None = None) -> None:
+        """Let a document go; `body` spares decoding it."""
+        values = self.values(stored.body if body is None else body)
         if values is None:
             del self.irregular[stored.key]
             return
@@ -177,16 +187,11 @@ class HashIndex:
 
     def _sort(self, prefix: Values) -> list[_Entry]:
         """Build, and from now on keep, the sorted list of one prefix."""
-        bucket: Bucket = {}
-        if prefix:
-            bucket = self._buckets[len(prefix) - 1].get(prefix, {})
-        else:
-            for part in self._buckets[0].values():
-                bucket.update(part)
         entries = [
             self._entry(values, stored)
+            for values, bucket in self._buckets[-1].items()
+            if values[:-1] == prefix
             for stored in bucket.values()
-            if (values := self.values(stored.body)) is not None
         ]
         entries.sort(key=_order)
         if entries:

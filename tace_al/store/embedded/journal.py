@@ -60,9 +60,8 @@ class Journal:
         """Refuse to grow beyond a number of 4096-byte pages, as on a full disk."""
         self._connection.execute(f"PRAGMA max_page_count={int(max_pages)}").fetchall()
 
-    def put(self, serial: int, namespace: str, body: Mapping[str, Any]) -> None:
-        """Write a new or changed document (durable after `commit`)."""
-        content = bson.encode(body, codec_options=CODEC)
+    def put(self, serial: int, namespace: str, content: bytes) -> None:
+        """Write a new or changed document as BSON (durable after `commit`)."""
         self._write(
             "INSERT INTO documents VALUES (?, ?, ?) "
             "ON CONFLICT (serial) DO UPDATE SET body = excluded.body",
@@ -122,13 +121,16 @@ class Journal:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def documents(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """Give (serial, namespace, body) of every document in order of insertion."""
-        rows = self._connection.execute(
+    def documents(self) -> Iterator[tuple[int, str, bytes]]:
+        """Give (serial, namespace, BSON) of every document in order of insertion."""
+        yield from self._connection.execute(
             "SELECT serial, namespace, body FROM documents ORDER BY serial"
         )
-        for serial, namespace, content in rows:
-            yield serial, namespace, bson.decode(content, codec_options=CODEC)
+
+    def last_serial(self) -> int:
+        """Return the number of the newest document, 0 without any."""
+        (last,) = self._connection.execute("SELECT MAX(serial) FROM documents").fetchone()
+        return int(last or 0)
 
     def indexes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give (namespace, specification) of every index in order of creation."""

@@ -1,19 +1,21 @@
 """One collection: documents in memory by `_id`, their indexes, and every change in the journal.
 
-Bodies are never changed in place. A change is written to the journal first, then the new body
-takes the old one's place, so that cursors keep the documents they found and a refused change
-leaves nothing behind.
+Documents are held as BSON and never changed in place. A change is written to the journal first,
+then the new document takes the old one's place, so that cursors keep what they found and a refused
+change leaves nothing behind.
 """
 
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, final
 
+import bson
 from bson import ObjectId
 from bson.regex import Regex
 
 from tace_al.store.embedded.command_errors import (
     BAD_VALUE,
+    DOCUMENT_TOO_LARGE,
     DUPLICATE_KEY,
     IMMUTABLE_FIELD,
     INDEX_CONFLICT,
@@ -23,6 +25,7 @@ from tace_al.store.embedded.command_errors import (
 from tace_al.store.embedded.hash_index import HashIndex, IndexSpec, Stored
 from tace_al.store.embedded.journal import Journal
 from tace_al.store.embedded.scalar_keys import ScalarKey, identity_key
+from tace_al.store.embedded.wire import CODEC, MAX_DOCUMENT_BYTES
 
 _UNSUPPORTED_OPTIONS = ("expireAfterSeconds", "partialFilterExpression", "collation")
 _ID_INDEX = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
@@ -66,43 +69,52 @@ class MemoryCollection:
         if key in self.documents:
             raise self._duplicate("_id_", {"_id": 1}, complete)
         self._check_unique(complete, key)
-        stored = Stored(key=key, serial=next(self._serials), body=complete)
-        self._journal.put(stored.serial, self.namespace, complete)
-        self._enter(stored)
+        stored = Stored(key=key, serial=next(self._serials), content=_encoded(complete))
+        self._journal.put(stored.serial, self.namespace, stored.content)
+        self._enter(stored, complete)
         return stored
 
-    def replace(self, stored: Stored, body: Mapping[str, Any]) -> Stored:
-        """Put a new body in a document's place.
+    def replace(self, stored: Stored, body: Mapping[str, Any]) -> bool:
+        """Put a new body in a document's place; False when it is exactly the old one.
+
+        Exactly: 1 and 1.0 and True differ, NaN equals itself, the order of fields counts.
 
         Raises
         ------
         CommandError
             The `_id` differs, or a unique index already has the values.
         """
+        content = _encoded(body)
+        if content == stored.content:
+            return False
         _check_names(body)
         if "_id" not in body or identity_key(body["_id"]) != stored.key:
             raise CommandError(
                 IMMUTABLE_FIELD, "after the update the immutable field '_id' was found altered"
             )
         self._check_unique(body, stored.key)
-        changed = Stored(key=stored.key, serial=stored.serial, body=body)
-        self._journal.put(stored.serial, self.namespace, body)
+        changed = Stored(key=stored.key, serial=stored.serial, content=content)
+        self._journal.put(stored.serial, self.namespace, content)
+        former = stored.body
         for index in self.indexes.values():
-            index.remove(stored)
-            index.add(changed)
+            index.remove(stored, former)
+            index.add(changed, body)
         self.documents[stored.key] = changed
-        return changed
+        return True
 
     def remove(self, stored: Stored) -> None:
         """Delete a document."""
         self._journal.remove(stored.serial)
+        former = stored.body
         for index in self.indexes.values():
-            index.remove(stored)
+            index.remove(stored, former)
         del self.documents[stored.key]
 
-    def load(self, serial: int, body: Mapping[str, Any]) -> None:
+    def load(self, serial: int, content: bytes) -> None:
         """Take in a document that the journal already has."""
-        self._enter(Stored(key=identity_key(body["_id"]), serial=serial, body=body))
+        body = bson.decode(content, codec_options=CODEC)
+        key = identity_key(body["_id"])
+        self._enter(Stored(key=key, serial=serial, content=content), body)
 
     def create_index(self, definition: Mapping[str, Any], *, write: bool = True) -> bool:
         """Make an index from MongoDB's definition of it; False when it was there.
@@ -122,9 +134,10 @@ class MemoryCollection:
             raise CommandError(INDEX_CONFLICT, f"index {spec.name} exists with other options")
         index = HashIndex(spec)
         for stored in self.documents.values():
-            if index.conflict(stored.body, stored.key):
-                raise self._duplicate(spec.name, dict(spec.fields), stored.body)
-            index.add(stored)
+            body = stored.body
+            if index.conflict(body, stored.key):
+                raise self._duplicate(spec.name, dict(spec.fields), body)
+            index.add(stored, body)
         if write:
             self._journal.put_index(self.namespace, definition)
         self.indexes[spec.name] = index
@@ -144,10 +157,10 @@ class MemoryCollection:
         """Return the definitions of all indexes, that of `_id` first."""
         return [_ID_INDEX, *self._definitions.values()]
 
-    def _enter(self, stored: Stored) -> None:
+    def _enter(self, stored: Stored, body: Mapping[str, Any]) -> None:
         """Add to the maps."""
         for index in self.indexes.values():
-            index.add(stored)
+            index.add(stored, body)
         self.documents[stored.key] = stored
 
     def _check_unique(self, body: Mapping[str, Any], own: ScalarKey) -> None:
@@ -168,6 +181,17 @@ class MemoryCollection:
             keyPattern=dict(fields),
             keyValue=values,
         )
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a document as BSON that is within the size limit."""
+    content = bson.encode(body, codec_options=CODEC)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise CommandError(
+            DOCUMENT_TOO_LARGE,
+            f"the document has {len(content)} bytes, the limit is {MAX_DOCUMENT_BYTES}",
+        )
+    return content
 
 
 def new_serials(last: int) -> Iterator[int]:

@@ -170,10 +170,9 @@ def _in_order(found: list[Stored]) -> list[Stored]:
 
 def _sort_by(documents: list[Stored], path: str, direction: int) -> None:
     """Sort by the value at a path; equals keep their order."""
-    keys = [field_key(stored.body, path) for stored in documents]
+    bodies = [stored.body for stored in documents]
+    keys: list[Any] = [field_key(body, path) for body in bodies]
     if None in keys:
-        documents.sort(
-            key=lambda stored: resolve_sort_key(path, stored.body), reverse=direction < 0
-        )
-    else:
-        documents.sort(key=lambda stored: field_key(stored.body, path), reverse=direction < 0)  # type: ignore[arg-type,return-value]
+        keys = [resolve_sort_key(path, body) for body in bodies]
+    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=direction < 0)
+    documents[:] = [documents[place] for place in order]

@@ -30,7 +30,7 @@ def find(catalog: Catalog, cursors: Cursors, semantics: Semantics, command: Comm
         skip=int(command.get("skip") or 0),
         limit=limit,
     )
-    bodies = semantics.projected([stored.body for stored in found], command.get("projection"))
+    bodies = semantics.projected((stored.body for stored in found), command.get("projection"))
     batch_size = command.get("batchSize")
     single = bool(command.get("singleBatch")) or (command.get("limit") or 0) < 0
     return cursors.first(collection.namespace, bodies, batch_size=batch_size, single_batch=single)

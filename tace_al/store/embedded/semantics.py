@@ -55,6 +55,9 @@ class Semantics:
         """Return the asked-for fields of each document."""
         if not projection:
             return list(bodies)
+        if _is_plain_choice(projection):
+            wanted = {"_id", *projection}
+            return [{name: body[name] for name in body if name in wanted} for body in bodies]
         results: list[Body] = []
         for body in bodies:
             self._fill([body])
@@ -110,6 +113,14 @@ SEMANTIC_ERRORS = (
     IndexError,
 )
 """What mongomock raises for a command it refuses or cannot digest."""
+
+
+def _is_plain_choice(projection: Body) -> bool:
+    """Tell a projection that only names top-level fields to keep."""
+    return all(
+        isinstance(value, int) and bool(value) and "." not in name and "$" not in name
+        for name, value in projection.items()
+    )
 
 
 def _is_simple(body: Body, update: Any) -> bool:

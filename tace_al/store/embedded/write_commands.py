@@ -7,11 +7,8 @@ half way and then says at which operation.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import bson
-
 from tace_al.store.embedded.catalog import Catalog
 from tace_al.store.embedded.command_errors import (
-    DOCUMENT_TOO_LARGE,
     FAILED_TO_PARSE,
     NOT_IMPLEMENTED,
     CommandError,
@@ -20,7 +17,6 @@ from tace_al.store.embedded.memory_collection import MemoryCollection
 from tace_al.store.embedded.planner import select
 from tace_al.store.embedded.read_commands import sort_pairs
 from tace_al.store.embedded.semantics import SEMANTIC_ERRORS, Semantics, as_command_error
-from tace_al.store.embedded.wire import CODEC, MAX_DOCUMENT_BYTES
 
 Command = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -34,7 +30,7 @@ def insert(catalog: Catalog, command: Command) -> Reply:
 
     def insert_one(_: int, body: Mapping[str, Any]) -> None:
         nonlocal inserted
-        collection.insert(_sized(body))
+        collection.insert(body)
         inserted += 1
 
     errors = _each(documents, insert_one, ordered=command.get("ordered", True))
@@ -55,12 +51,10 @@ def update(catalog: Catalog, semantics: Semantics, command: Command) -> Reply:
         found = select(collection, criteria, limit=0 if operation.get("multi") else 1)
         for stored in found:
             matched += 1
-            body = _sized(semantics.updated(stored.body, criteria, change))
-            if not _same(body, stored.body):
-                collection.replace(stored, body)
+            if collection.replace(stored, semantics.updated(stored.body, criteria, change)):
                 modified += 1
         if not found and operation.get("upsert"):
-            body = _sized(semantics.upserted(criteria, change))
+            body = semantics.upserted(criteria, change)
             new = catalog.existing_or_new(database, name).insert(body)
             matched += 1
             upserted.append({"index": index, "_id": new.body["_id"]})
@@ -123,13 +117,12 @@ def _modify_one(
     criteria, change = command.get("query") or {}, command["update"]
     if found:
         stored = found[0]
-        body = _sized(semantics.updated(stored.body, criteria, change))
-        if not _same(body, stored.body):
-            collection.replace(stored, body)
+        body = semantics.updated(stored.body, criteria, change)
+        collection.replace(stored, body)
         return body if command.get("new") else stored.body
     if not command.get("upsert"):
         return None
-    body = _sized(semantics.upserted(criteria, change))
+    body = semantics.upserted(criteria, change)
     new = catalog.existing_or_new(*collection.namespace.split(".", 1)).insert(body)
     last.update(n=1, upserted=new.body["_id"])
     return new.body if command.get("new") else None
@@ -170,18 +163,3 @@ def _refuse_options(operation: Mapping[str, Any]) -> None:
             raise CommandError(
                 NOT_IMPLEMENTED, f"the embedded database has no {option}; use a MongoDB server"
             )
-
-
-def _sized(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a body that is within the size limit."""
-    size = len(bson.encode(body, codec_options=CODEC))
-    if size > MAX_DOCUMENT_BYTES:
-        raise CommandError(
-            DOCUMENT_TOO_LARGE, f"the document has {size} bytes, the limit is {MAX_DOCUMENT_BYTES}"
-        )
-    return body
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Compare exactly: 1 and 1.0 and True differ, NaN equals itself, field order counts."""
-    return bson.encode(one, codec_options=CODEC) == bson.encode(other, codec_options=CODEC)

@@ -279,3 +279,15 @@ def test_a_journaled_write_is_on_the_disk(client: Client, monkeypatch: pytest.Mo
     monkeypatch.setattr("os.fdatasync", refuse)
     reply = client("insert", "x", documents=[{"_id": 4}], writeConcern={"w": "majority"})
     assert (reply["ok"], reply["code"]) == (0.0, OUT_OF_DISK_SPACE)
+
+
+@pytest.mark.parametrize(
+    "projection", [{"a": 1}, {"b": True, "_id": 1}, {"a": 1, "_id": 0}, {"a.x": 1}, {"b": 0}]
+)
+def test_projections_mean_what_mongomock_says(client: Client, projection: Any, monkeypatch: Any):
+    from tace_al.store.embedded import semantics
+
+    client.insert({"_id": 1, "b": [1, {"c": 2}], "a": {"x": 1, "y": 2}}, {"_id": 2, "z": None})
+    quick = client.find(projection=projection)
+    monkeypatch.setattr(semantics, "_is_plain_choice", lambda _: False)
+    assert quick == client.find(projection=projection)

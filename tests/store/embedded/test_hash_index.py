@@ -1,5 +1,7 @@
 import random
 
+import bson
+
 from tace_al.store.embedded.hash_index import HashIndex, IndexSpec, Stored
 from tace_al.store.embedded.scalar_keys import scalar_key
 
@@ -7,7 +9,7 @@ QUEUE = IndexSpec(name="queue", fields=(("campaign", 1), ("state", 1), ("priorit
 
 
 def stored(number: int, **body: object) -> Stored:
-    return Stored(key=(10, number), serial=number, body={"_id": number, **body})
+    return Stored(key=(10, number), serial=number, content=bson.encode({"_id": number, **body}))
 
 
 def wanted(**values: object) -> dict:
