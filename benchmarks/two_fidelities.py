@@ -1,0 +1,197 @@
+"""How many expensive labels two levels of theory save: malonaldehyde, GFN1 and GFN2-xTB.
+
+    python -m benchmarks.two_fidelities [--seeds 3] [--only two|single] [--dir runs/two_fidelities]
+
+Runs the workflow `proton_transfer` with GFN2 alone and with GFN1 everywhere and GFN2 where the
+levels' difference is uncertain, same network, same stopping rule, same end states, and counts the
+GFN2 labels each needed for a barrier within 0.03 eV of GFN2's own (0.163 eV). Every campaign lies
+in its own folder below `--dir`: the same command goes on with what was begun and runs what is
+missing. Writes `results/two_fidelities.json` and `.md`.
+
+What a campaign needed is counted in two ways, alike for both kinds:
+
+- converged: the GFN2 labels spent when the campaign's own rule (`selection/stopping.py`: two
+  generations agree, error bars at most 0.025 eV, the labeller agrees at the saddle point) ended it,
+  if its barrier was then within 0.03 eV;
+- settled: the GFN2 labels in the Store when the first generation began whose barrier, and that of
+  all later ones, lay within 0.03 eV on a converged path. Only hindsight tells it.
+
+Every GFN2 label counts: relaxation of end states, isolated atoms, calibration, checks of saddle
+points, failed ones.
+"""
+
+import argparse
+import json
+import os
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import processor
+from tace_al.campaign.config import Campaign
+from tace_al.campaign.loop import run_campaign
+from tace_al.core.atomic_write import write_bytes
+from tace_al.store.store import Store
+from tace_al.workflows import proton_transfer
+from tace_al.workflows.reactions import REFERENCE_BARRIERS
+
+RESULTS = Path(__file__).parent / "results"
+CHANNEL = "malonaldehyde"
+REFERENCE = REFERENCE_BARRIERS[CHANNEL]
+TOLERANCE = 0.03
+EXPENSIVE = "gfn2"
+KINDS = ("single", "two")
+TRAINING = {"members": 3, "first_epochs": 80, "epochs": 25, "seconds": 600.0}
+"""Epochs, not seconds, end a training, so that a busy machine changes no number of labels."""
+MINUTES = 40.0
+
+
+def campaign_of(kind: str, seed: int) -> Campaign:
+    """Return one campaign; both kinds differ in their levels alone."""
+    fidelities = ("gfn1", EXPENSIVE) if kind == "two" else ()
+    campaign = proton_transfer.campaign(fidelities=fidelities, seed=seed)
+    content = campaign.model_dump(mode="json")
+    content["model"] |= TRAINING
+    content["stopping"]["max_seconds"] = 60 * MINUTES
+    return Campaign.build(**content)
+
+
+def row_of(kind: str, seed: int, directory: Path) -> dict[str, Any]:
+    """Return what the Store of a finished campaign says."""
+    with Store.open(directory, create=False) as store:
+        labels = store.labels(state=None)
+        result = dict(store.campaign().result)
+        generations = [
+            {
+                "number": record.number,
+                "expensive_labels": sum(
+                    label.fidelity_name == EXPENSIVE and label.created <= record.started
+                    for label in labels
+                ),
+                **{
+                    name: (record.barriers or {}).get(CHANNEL, {}).get(name)
+                    for name in ("barrier", "error_bar", "converged")
+                },
+            }
+            for record in store.generations()
+            if record.state in ("serving", "retired")
+        ]
+    barrier = result["barriers"][CHANNEL]
+    expensive = sum(label.fidelity_name == EXPENSIVE for label in labels)
+    converged = result["reason"].startswith("converged")
+    right = abs(barrier["barrier"] - REFERENCE) <= TOLERANCE
+    return {
+        "kind": kind,
+        "seed": seed,
+        "barrier_ev": barrier["barrier"],
+        "error_bar_ev": barrier["error_bar"],
+        "error_ev": barrier["barrier"] - REFERENCE,
+        "expensive_labels": expensive,
+        "cheap_labels": len(labels) - expensive,
+        "needed_converged": expensive if converged and right else None,
+        "needed_settled": settled(generations),
+        "reason": result["reason"].partition(":")[0],
+        "minutes": result["seconds"] / 60,
+        "generations": generations,
+    }
+
+
+def settled(generations: list[dict[str, Any]]) -> int | None:
+    """Return the labels with which the barrier first was, and stayed, within the tolerance."""
+    needed = None
+    for generation in generations:
+        value = generation["barrier"]
+        right = generation["converged"] and abs(value - REFERENCE) <= TOLERANCE
+        if not right:
+            needed = None
+        elif needed is None:
+            needed = generation["expensive_labels"]
+    return needed
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return what two levels needed over what one did, means over the seeds that both have."""
+    found = {}
+    for name in ("needed_converged", "needed_settled"):
+        by_kind = {
+            kind: {row["seed"]: row[name] for row in rows if row["kind"] == kind and row[name]}
+            for kind in KINDS
+        }
+        shared = by_kind["single"].keys() & by_kind["two"].keys()
+        if shared:
+            two, single = (sum(by_kind[kind][s] for s in shared) for kind in ("two", "single"))
+            found[name] = two / single
+    return found
+
+
+def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
+    """Return the table with its setting."""
+    lines = [
+        "# Two levels of theory against one",
+        "",
+        ", ".join(f"{key} {value}" for key, value in setting.items()),
+        "",
+        "Written by `python -m benchmarks.two_fidelities`, whose opening defines what is counted.",
+        f"Reference {REFERENCE} eV (GFN2; GFN1 0.056 eV), tolerance {TOLERANCE} eV.",
+        "",
+        "| levels | seed | barrier, eV | GFN2 labels | GFN1 labels | needed, converged | "
+        "needed, settled | min | end |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["kind"], row["seed"])):
+        levels = "GFN1 + GFN2" if row["kind"] == "two" else "GFN2"
+        needed = [row["needed_converged"], row["needed_settled"]]
+        told = " | ".join("not reached" if one is None else str(one) for one in needed)
+        lines.append(
+            f"| {levels} | {row['seed']} | {row['barrier_ev']:.3f} ± {row['error_bar_ev']:.3f} | "
+            f"{row['expensive_labels']} | {row['cheap_labels']} | {told} | "
+            f"{row['minutes']:.1f} | {row['reason']} |"
+        )
+    for name, ratio in ratios(rows).items():
+        word = name.removeprefix("needed_")
+        lines += ["", f"Share of the single level's GFN2 labels, {word}: **{ratio:.0%}**."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing and write the results after every campaign."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--dir", type=Path, default=Path("runs/two_fidelities"))
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    console, rows = Console(), []
+    for seed in range(arguments.seeds):
+        for kind in KINDS:
+            directory = arguments.dir / f"{kind}-{seed}"
+            wanted = arguments.only in (None, kind) and not arguments.report
+            if wanted and not finished(directory):
+                run_campaign(
+                    campaign_of(kind, seed), directory=directory, uri=None, console=console
+                )
+            if finished(directory):
+                rows.append(row_of(kind, seed, directory))
+            setting = {
+                "date": datetime.now(UTC).date().isoformat(),
+                "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
+                **{name: metadata.version(name) for name in ("torch", "tblite", "ase", "tace-al")},
+            }
+            content = json.dumps({"setting": setting, "ratios": ratios(rows), "rows": rows})
+            write_bytes(RESULTS / "two_fidelities.json", content.encode())
+            write_bytes(RESULTS / "two_fidelities.md", markdown(rows, setting).encode())
+
+
+def finished(directory: Path) -> bool:
+    """Return whether a folder holds a campaign that ended."""
+    if not (directory / "campaign.json").exists():
+        return False
+    with Store.open(directory, create=False) as store:
+        return store.campaign().state == "finished"
+
+
+if __name__ == "__main__":
+    main()
