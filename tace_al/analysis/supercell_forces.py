@@ -107,6 +107,30 @@ def from_supercell_forces(
     )
 
 
+def supercell_of_frames(unit_cell: Atoms, frames: Sequence[Atoms]) -> np.ndarray:
+    """Return phonopy's (3, 3) matrix of the supercell that the first frame of a crystal is.
+
+    Raises
+    ------
+    DataError
+        No frame is made of whole unit cells.
+    """
+    inverse = np.linalg.inv(unit_cell.cell.array)
+    for frame in frames:
+        repeats = frame.cell.array @ inverse
+        whole = np.rint(repeats).astype(int)
+        miss = np.abs((repeats - whole) @ unit_cell.cell.array).max()
+        number = round(abs(float(np.linalg.det(whole))))
+        kinds = np.tile(np.sort(unit_cell.numbers), max(number, 1))
+        if miss < CELL_TOLERANCE and sorted(frame.numbers) == sorted(kinds.tolist()):
+            return whole.T
+    raise DataError(
+        f"none of the {len(frames)} frames is made of whole cells of "
+        f"{unit_cell.get_chemical_formula()}; give the unit cell that the supercells were made "
+        "from, in their orientation"
+    )
+
+
 def match_supercells(lattice: Phonopy, frames: Sequence[Atoms]) -> SupercellForces:
     """Return the displacements and forces of the frames that are supercells of the lattice.
 

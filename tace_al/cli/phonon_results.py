@@ -63,12 +63,21 @@ class PhononSource:
             described = {"forces": str(self.forces), "forces_key": self.forces_key}
         return {"structure": str(self.structure), "born": self.born, **described}
 
+    def frames(self) -> "list[Atoms]":
+        """Return the supercells of the file of forces, none without one."""
+        from tace_al.data.extxyz import LabelKeys, read_labelled
+
+        if self.forces is None:
+            return []
+        return read_labelled(self.forces, LabelKeys(forces=self.forces_key))
+
 
 def calculate_phonons(
     folder: Path, atoms: "Atoms", source: PhononSource, settings: PhononSettings
 ) -> None:
     """Relax, compute and write; report on the console."""
     from tace_al.analysis.phonons import phonons, read_born
+    from tace_al.analysis.supercell_forces import from_supercell_forces, supercell_of_frames
     from tace_al.analysis.supercells import (
         ase_cell,
         crystal_lattice,
@@ -77,12 +86,15 @@ def calculate_phonons(
     )
 
     unit_cell, relaxation = _unit_cell(atoms, source, settings)
-    lattice = crystal_lattice(
-        unit_cell,
-        settings.supercell or default_supercell(unit_cell),
-        primitive=settings.primitive,
+    frames = source.frames()
+    supercell = settings.supercell or (
+        supercell_of_frames(unit_cell, frames) if frames else default_supercell(unit_cell)
     )
-    constants = _force_constants(lattice, unit_cell, source, settings)
+    lattice = crystal_lattice(unit_cell, supercell, primitive=settings.primitive)
+    if frames:
+        constants = from_supercell_forces(lattice, frames, symmetrise=settings.symmetrise)
+    else:
+        constants = _force_constants(lattice, unit_cell, source, settings)
     if source.born is not None:
         read_born(lattice, source.born)
     result = phonons(
@@ -116,12 +128,7 @@ def _force_constants(
 ) -> "ForceConstants":
     """Return the members' force constants in the way that was asked for."""
     from tace_al.analysis import force_constants
-    from tace_al.analysis.supercell_forces import from_supercell_forces
-    from tace_al.data.extxyz import LabelKeys, read_labelled
 
-    if source.forces is not None:
-        frames = read_labelled(source.forces, LabelKeys(forces=source.forces_key))
-        return from_supercell_forces(lattice, frames, symmetrise=settings.symmetrise)
     assert source.chosen is not None
     committee = source.chosen.committee
     if settings.hessian:

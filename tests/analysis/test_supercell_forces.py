@@ -10,7 +10,11 @@ from ase import Atoms
 
 from tace_al.analysis.force_constants import from_forces
 from tace_al.analysis.phonons import phonons, read_born
-from tace_al.analysis.supercell_forces import from_supercell_forces, match_supercells
+from tace_al.analysis.supercell_forces import (
+    from_supercell_forces,
+    match_supercells,
+    supercell_of_frames,
+)
 from tace_al.analysis.supercells import crystal_lattice
 from tace_al.core.errors import DataError
 from tace_al.data.extxyz import read_structures
@@ -100,6 +104,20 @@ def test_frames_of_other_crystals_are_passed_over(mgo: dict, frames: list[Atoms]
     assert found.num_ignored == 1 and len(found.forces) == 2
     with pytest.raises(DataError, match="none of the 1 frames is a supercell"):
         match_supercells(lattice, [stretched])
+
+
+def test_the_supercell_is_read_off_the_frames(mgo: dict, frames: list[Atoms]) -> None:
+    cell = unit_cell(mgo)
+    other = frames[0].copy()
+    other.set_cell(other.cell.array * 1.02, scale_atoms=True)
+    np.testing.assert_array_equal(supercell_of_frames(cell, [other, *frames]), 2 * np.eye(3))
+    skewed = cell.copy()
+    skewed.set_cell(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]]) @ cell.cell.array)
+    matrix = supercell_of_frames(skewed, frames)
+    np.testing.assert_allclose(matrix.T @ skewed.cell.array, frames[0].cell.array, atol=1e-6)
+    assert len(crystal_lattice(skewed, matrix).supercell) == len(frames[0])
+    with pytest.raises(DataError, match="whole cells"):
+        supercell_of_frames(cell, [other])
 
 
 def test_missing_displacements_are_named(mgo: dict, frames: list[Atoms]) -> None:

@@ -64,10 +64,11 @@ def test_forces_from_a_file(tace_al: Run, tmp_path: Path) -> None:
         pbc=True,
     ).write(cell)
     points = [part for q in reference["qpoints"] for part in ("--q-point", " ".join(map(str, q)))]
-    choice = ("--supercell", 2, 2, 2, "--mesh", 8, 8, 8, *points, "--out", tmp_path / "out")
+    choice = ("--mesh", 8, 8, 8, *points, "--out", tmp_path / "out")  # the file knows its supercell
     outcome = tace_al("phonons", cell, "--forces", DATA / "phonopy_mgo.xyz.xz", *choice)
     assert outcome.code == 0, outcome.err
     found = json.loads((tmp_path / "out" / "phonons.json").read_text())
+    assert found["supercell"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
     np.testing.assert_allclose(
         found["q_point_frequencies_thz"], reference["frequencies_THz_no_NAC"], atol=1e-3
     )
