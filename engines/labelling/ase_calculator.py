@@ -8,6 +8,7 @@ import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from types import MappingProxyType
 from typing import final
@@ -179,6 +180,7 @@ def _imported(factory: str) -> type[Calculator]:
     return found
 
 
+@cache  # listing every installed distribution costs more than many a label
 def _version(package: str) -> str:
     """Return the version of the distribution that holds a top-level package."""
     for distribution in metadata.packages_distributions().get(package, []):
