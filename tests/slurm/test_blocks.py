@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tace_al.core.errors import ConfigError, DispatchError
 from tace_al.dispatch.dispatcher import Dispatcher
@@ -111,10 +112,13 @@ def test_workers_that_do_not_start_are_one_sentence(
 
 
 def test_the_doctor_finds_the_cluster_well(slurm: Any, tmp_path: Path) -> None:
-    block = "{cores_per_node: 4, workers_per_node: 1, partition: %s, poll_period_s: 1%s}"
-    extra = ", address: 127.0.0.1, heartbeat_period_s: 1, heartbeat_threshold_s: 8"
-    content = f"slurm: {block % ('cpu', extra)}\nmodels: {block % ('gpu', '')}\n"
-    (tmp_path / "sandbox.yaml").write_text(content)
+    block = {"cores_per_node": 4, "workers_per_node": 1, "walltime": "00:50:00", "poll_period_s": 1}
+    reached = {"address": "127.0.0.1", "heartbeat_period_s": 1, "heartbeat_threshold_s": 8}
+    content = {
+        "slurm": {**block, **reached, "partition": "cpu"},
+        "models": {**block, "partition": "gpu"},
+    }
+    (tmp_path / "sandbox.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "tace_al.cli.main", "doctor", "--machine", "sandbox.yaml"]
     done = subprocess.run(
         command,
