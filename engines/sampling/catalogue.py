@@ -56,6 +56,12 @@ SAMPLERS: dict[str, SamplerKind] = {
     "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
     "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
     "strained": SamplerKind(factory="tace_al.engines.sampling.strained:strained_sampler"),
+    "shear": SamplerKind(
+        factory="tace_al.engines.sampling.shear_sampler:ShearSampler", stress=True, skin=0.5
+    ),
+    "two_temperature": SamplerKind(
+        factory="tace_al.engines.sampling.heat_sampler:TwoTemperatureSampler", skin=0.5
+    ),
     "fake": SamplerKind(factory="tace_al.engines.sampling.fake:fake_sampler"),
 }
 """Short names; one line makes a new sampler known to campaigns."""

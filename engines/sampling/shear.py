@@ -205,24 +205,38 @@ def turned_cell(atoms: Atoms) -> Atoms:
 
 @final
 class FlowWatch:
-    """A stop condition that only measures: pressure tensor and profile of the flow, step by step.
+    """A stop condition that only measures the pressure tensor, step by step.
 
     Parameters
     ----------
     guard
         Asked at each step; its answer stops the walker.
+
+    Attributes
+    ----------
+    shear_pressure, pressure
+        P_xy and the mean of the diagonal in eV/A^3, one entry a step.
+    drift
+        Change of the conserved energy in eV since the walker's start.
     """
 
     def __init__(self, guard: Callable[[Snapshot], Stop | None] | None = None) -> None:
         self.guard = guard
         self.shear_pressure: list[float] = []
         self.pressure: list[float] = []
+        self.drift = 0.0
+        self._conserved: float | None = None
 
     def __call__(self, snapshot: Snapshot) -> Stop | None:
         """Measure a step."""
         stop = None if self.guard is None else self.guard(snapshot)
-        if stop is not None or snapshot.step == 0:
+        if stop is not None:
             return stop
+        if self._conserved is None or snapshot.step == 0:
+            self._conserved = snapshot.conserved
+        if snapshot.step == 0:
+            return None
+        self.drift = snapshot.conserved - self._conserved
         tensor = pressure_tensor(snapshot)
         self.shear_pressure.append(float(tensor[0, 1]))
         self.pressure.append(float(np.trace(tensor)) / 3.0)

@@ -9,6 +9,7 @@ from tace_al.core.errors import ConfigError, StructureError
 from tace_al.core.units import GPA
 from tace_al.engines.sampling.batched_md import BatchedDynamics
 from tace_al.engines.sampling.lennard_jones import LennardJones
+from tace_al.engines.sampling.sampler import Thresholds
 from tace_al.engines.sampling.shear import (
     FlowWatch,
     Shear,
@@ -17,6 +18,7 @@ from tace_al.engines.sampling.shear import (
     turned_cell,
     viscosity_mpa_s,
 )
+from tace_al.engines.sampling.shear_sampler import ShearSampler
 from tace_al.engines.sampling.walkers import Walker
 
 
@@ -130,3 +132,21 @@ def test_wrong_flows_are_one_sentence() -> None:
     check_flow(liquid())
     with pytest.raises(ConfigError, match="does not flow"):
         Shear(LennardJones(), rate_per_ps=0.0, temperature=90.0)
+
+
+def test_a_chunk_of_a_campaign_flows_on() -> None:
+    sampler = ShearSampler(
+        LennardJones(),
+        Thresholds(low=0.1, high=1.0),
+        rate_per_ps=2.0,
+        temperature=90.0,
+        timestep_fs=8.0,
+        steps=120,
+        settle=20,
+        record_every=40,
+    )
+    chunk = sampler.run(liquid())
+    assert chunk.outcome == "known" and chunk.steps == 120 and chunk.known
+    assert {"viscosity_mpa_s", "viscosity_mpa_s_error"} == set(chunk.observables)
+    later = sampler.run(chunk.final)
+    assert later.outcome == "known" and later.final.get_momenta().any()
