@@ -18,6 +18,7 @@ from tace_al.cli.db import db
 from tace_al.cli.doctor import doctor
 from tace_al.cli.driver import driver
 from tace_al.cli.evaluate import evaluate
+from tace_al.cli.heat import heat
 from tace_al.cli.hessian import hessian
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
@@ -27,6 +28,7 @@ from tace_al.cli.phonons import phonons
 from tace_al.cli.plan import plan
 from tace_al.cli.ramp import ramp
 from tace_al.cli.run import run
+from tace_al.cli.shear import shear
 from tace_al.cli.train import train
 from tace_al.core.errors import TaceError
 
@@ -62,6 +64,8 @@ app.command(rich_help_panel=DYNAMICS)(md)
 app.command(rich_help_panel=DYNAMICS)(ramp)
 app.command(rich_help_panel=DYNAMICS)(neb)
 app.command(rich_help_panel=DYNAMICS)(beam)
+app.command(rich_help_panel=DYNAMICS)(shear)
+app.command(rich_help_panel=DYNAMICS)(heat)
 app.command(rich_help_panel=DYNAMICS)(driver)
 
 app.command(rich_help_panel=VIBRATIONS)(phonons)
