@@ -242,12 +242,12 @@ def bond_events(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def raise_if_broken(result: DynamicsResult, folder: Path) -> None:
+def raise_if_broken(walks: "Sequence[Trajectory]", folder: Path) -> None:
     """Say that a run has left physics, once its files are written."""
-    broken = [walk for walk in result.walks if walk.outcome == "broken"]
+    broken = [walk for walk in walks if walk.outcome == "broken"]
     if broken:
         raise SamplerError(
-            f"{len(broken)} of {len(result.walks)} walkers broke ({broken[0].reason}); try a "
+            f"{len(broken)} of {len(walks)} walkers broke ({broken[0].reason}); try a "
             "shorter time step, a relaxed start or a better potential. What was good is in "
             f"{folder}"
         )

@@ -18,11 +18,13 @@ from tace_al.cli.db import db
 from tace_al.cli.doctor import doctor
 from tace_al.cli.driver import driver
 from tace_al.cli.evaluate import evaluate
+from tace_al.cli.failures import failures, retry
 from tace_al.cli.heat import heat
 from tace_al.cli.hessian import hessian
 from tace_al.cli.import_tace import import_tace
 from tace_al.cli.label import label
 from tace_al.cli.md import md
+from tace_al.cli.metad import metad
 from tace_al.cli.neb import neb
 from tace_al.cli.phonons import phonons
 from tace_al.cli.plan import plan
@@ -53,6 +55,8 @@ app.command(rich_help_panel=CAMPAIGNS)(status)
 app.command(rich_help_panel=CAMPAIGNS)(report)
 app.command(rich_help_panel=CAMPAIGNS)(lineage)
 app.command(rich_help_panel=CAMPAIGNS)(export)
+app.command(rich_help_panel=CAMPAIGNS)(failures)
+app.command(rich_help_panel=CAMPAIGNS)(retry)
 app.command(rich_help_panel=CAMPAIGNS)(plan)
 app.command(rich_help_panel=CAMPAIGNS)(doctor)
 app.add_typer(db, rich_help_panel=CAMPAIGNS)
@@ -63,6 +67,7 @@ app.command("import-tace", rich_help_panel=FILES)(import_tace)
 app.command(rich_help_panel=DYNAMICS)(md)
 app.command(rich_help_panel=DYNAMICS)(ramp)
 app.command(rich_help_panel=DYNAMICS)(neb)
+app.command(rich_help_panel=DYNAMICS)(metad)
 app.command(rich_help_panel=DYNAMICS)(beam)
 app.command(rich_help_panel=DYNAMICS)(shear)
 app.command(rich_help_panel=DYNAMICS)(heat)

@@ -113,7 +113,7 @@ def _carry_out(
     dynamics_figure(result.log, folder / "md.png", num_atoms=len(atoms))
     inputs = {**asdict(plan), "structure": structure, "potential": chosen.description}
     write_summary(folder / "md.json", inputs=inputs, results=found)
-    raise_if_broken(result, folder)
+    raise_if_broken(result.walks, folder)
     Console().print(sentence(found, folder), highlight=False, soft_wrap=True)
 
 

@@ -119,7 +119,7 @@ def _carry_out(
     ramp_figure(result.log, folder / "ramp.png", num_atoms=len(atoms), heating=plan_heats(plan))
     inputs = {**asdict(plan), "structure": structure, "potential": chosen.description}
     write_summary(folder / "ramp.json", inputs=inputs, results=found)
-    raise_if_broken(result, folder)
+    raise_if_broken(result.walks, folder)
     said = ", ".join(
         f"{name.replace('_', ' ')} {value:.3g}"
         for name, value in found["responses"].items()
