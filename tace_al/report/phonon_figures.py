@@ -56,6 +56,8 @@ def band_figure(
     label_axes(left, x="", y="frequency (THz)", title=title)
     _draw_dos(right, phonons.dos, scale=scale)
     label_axes(right, x="states / THz", y="")
+    high = max(float(values.value.max()) for values in phonons.bands.frequencies)
+    left.set_ylim(min(1.1 * phonons.lowest, -0.02 * high), 1.06 * high)
     right.tick_params(labelleft=False)
     return save(figure, path)
 
