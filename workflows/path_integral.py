@@ -9,15 +9,15 @@ committee's band. Ring polymers explore, uncertain beads are labelled, and the c
 both widths are steady within their error bars. The report holds the figure.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase import Atoms
 
 from tace_al.campaign.config import (
-    Acquisition,
     Campaign,
     Exploration,
     LabellerChoice,
-    ModelChoice,
     Stopping,
     Structure,
 )
@@ -62,38 +62,19 @@ def campaign(
         Of everything random.
     """
     atoms, coordinate = proton_sharer(molecule)
-    hot = (temperature, 1.33 * temperature, 1.67 * temperature)
+    quantum = {"beads": beads, "temperature": temperature}
     return Campaign.build(
         name=f"path_integral_{molecule}",
         kind="sampling",
-        structures=(Channel(name=molecule, starts=(Structure.from_atoms(atoms),)).model_dump(),),
-        samplers=(
-            SamplerChoice(
-                name="pimd",
-                walkers=2,
-                options={
-                    "beads": beads,
-                    "temperature": temperature,
-                    "steps": 200,
-                    "coordinates": [coordinate],
-                },
-            ),
-            SamplerChoice(name="langevin", options={"steps": 200}, ladder={"temperature": hot}),
-        ),
+        structures=(Channel(name=molecule, starts=(Structure.from_atoms(atoms),)),),
+        samplers=explorers(quantum, temperature=temperature),
         target=TargetChoice(
             name="proton_sharing",
-            options={
-                "coordinate": coordinate,
-                "beads": beads,
-                "temperature": temperature,
-                "steps": production_steps,
-            },
+            options={**quantum, "coordinate": coordinate, "steps": production_steps},
         ),
         labeller=LabellerChoice(name=labeller),
         machine=machine_from_name(machine),
-        model=ModelChoice(),
         exploration=Exploration(num_rattled=12, rattle=0.06),
-        acquisition=Acquisition(),
         stopping=Stopping(
             max_labels=max_labels,
             max_seconds=60 * max_minutes,
@@ -101,6 +82,17 @@ def campaign(
             max_error=0.03,
         ),
         seed=seed,
+    )
+
+
+def explorers(
+    quantum: Mapping[str, float], *, temperature: float
+) -> tuple[SamplerChoice, SamplerChoice]:
+    """Return ring polymers, and a classical walker that climbs to see what lies further out."""
+    hot = (temperature, 1.33 * temperature, 1.67 * temperature)
+    return (
+        SamplerChoice(name="pimd", walkers=2, options={**quantum, "steps": 200}),
+        SamplerChoice(name="langevin", options={"steps": 200}, ladder={"temperature": hot}),
     )
 
 

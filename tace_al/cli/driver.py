@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tace_al.cli.calculation_files import Charge, Multiplicity
-from tace_al.cli.options import Device, OwnDtype, Threads
+from tace_al.cli.options import Device, OwnDtype
 from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Head, Models
 from tace_al.cli.time_limit import seconds_from_text
 from tace_al.core.errors import ConfigError, SamplerError, StructureError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tace_al.engines.sampling.ipi_address import Address
     from tace_al.engines.sampling.ipi_driver import Served
+    from tace_al.engines.sampling.potential import Potential
     from tace_al.model.prediction import Prediction
 
 Template = Annotated[
@@ -66,6 +67,15 @@ Wait = Annotated[
         help="For a server that is not up yet; default: 1m.",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads that share the beads of a batch; default: 2, because i-PI's core is idle "
+        "meanwhile, 1 where there is one core.",
+    ),
+]
 DEFAULT_WAIT_S = 60.0
 Idle = Annotated[
     float | None,
@@ -101,7 +111,7 @@ def driver(
     device: Device = "cpu",
     dtype: OwnDtype = None,
     head: Head = None,
-    threads: Threads = 1,
+    threads: Threads = None,
 ) -> None:
     """Serve forces to i-PI 3: all beads that wait in one call, spreads of a committee as extras.
 
@@ -115,7 +125,7 @@ def driver(
 
     address = server_address(socket, directory, host=host, port=port, remote=remote)
     atoms = read_template(template, charge=charge, multiplicity=multiplicity)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     chosen = choose_potential(
         models,
         calculator,
@@ -133,10 +143,22 @@ def driver(
         idle_s=idle,
         extras=extras,
     )
-    served = Driver(
-        chosen.potential, atoms, address, settings=settings, observe=refuse_overlaps
-    ).serve()
+    potential = on_threads(chosen.potential, threads, device=device)
+    served = Driver(potential, atoms, address, settings=settings, observe=refuse_overlaps).serve()
     Console().print(account(served, address), highlight=False, soft_wrap=True)
+
+
+def on_threads(potential: "Potential", threads: int | None, *, device: str) -> "Potential":
+    """Return a committee on the processor that shares its beads among threads."""
+    import os
+
+    from tace_al.engines.sampling.committee_potential import CommitteePotential
+    from tace_al.engines.sampling.threaded_potential import ThreadedPotential
+
+    wanted = min(2, len(os.sched_getaffinity(0))) if threads is None else threads
+    if device != "cpu" or wanted < 2 or not isinstance(potential, CommitteePotential):
+        return potential
+    return ThreadedPotential(potential, wanted)
 
 
 def server_address(
