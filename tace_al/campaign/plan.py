@@ -172,6 +172,7 @@ def _workers(machine: Machine) -> Iterable[PlannedWorkers]:
         )
     for name, block in machine.blocks.items():
         gpus = f", {block.gpus_per_node} GPUs" if block.gpus_per_node else ""
+        gpus += f" (models on {block.device})" if block.device != "cpu" else ""
         account = f", account {block.account}" if block.account else ""
         partition = f"partition {block.partition or '(default)'}"
         yield PlannedWorkers(

@@ -21,7 +21,7 @@ from tace_al.core.errors import DispatchError
 from tace_al.dispatch.apps import TIMED_OUT, failure_envelope, timeout_envelope
 from tace_al.dispatch.executors import FIRST
 from tace_al.dispatch.lifeline import sweep_orphans
-from tace_al.dispatch.machine import BlockName, Machine
+from tace_al.dispatch.machine import LABELLER_TASKS, BlockName, Machine
 from tace_al.dispatch.parsl_session import RUN_AGAIN, ParslSession
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.dispatch.result_files import has_started, read_failure, read_result, sweep_scratch
@@ -183,15 +183,22 @@ class Dispatcher:
                 raise DispatchError(self._broken)
             if request.key in self._flights:
                 return
-            flight = _Flight(request=self._limited(request))
+            flight = _Flight(request=self._placed(request))
             self._flights[request.key] = flight
             if finished is not None:
                 self._land(flight, finished)
             self._changed.notify_all()
         self._tell()
 
-    def _limited(self, request: Request) -> Request:
-        """Return a request that no block's end cuts off: none runs longer than blocks count on."""
+    def _placed(self, request: Request) -> Request:
+        """Return a request as its machine runs it: on which device, and how long at most.
+
+        Neither is part of the key: the same question has the same answer everywhere. No task runs
+        longer than blocks count on, so that no block's end cuts one off.
+        """
+        device = self._machine.device_of(request.kind)
+        if device != "cpu" and request.kind not in LABELLER_TASKS:
+            request = replace(request, payload={**request.payload, "device": device})
         if self._machine.slurm is None:
             return request
         settings = self._machine.blocks[self._machine.block_of(request.kind)]

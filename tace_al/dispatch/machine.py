@@ -21,6 +21,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 LABELLER_TASKS = frozenset({"label", "relax"})
 """Kinds of task that run an electronic-structure code; every other kind runs a model."""
 BlockName = Literal["labels", "models"]
+Device = Literal["cpu", "cuda"]
 # Of the blocks for labels, and what those for models take over unless they say otherwise.
 _INHERITED = (
     "account",
@@ -53,6 +54,8 @@ class SlurmSettings(BaseModel):
         Wall time of a block, "HH:MM:SS"; Slurm counts whole minutes.
     min_blocks, max_blocks, max_idle_s
         How many blocks wait or run at least and at most; a block that had no work for so long ends.
+    device
+        What models run on: "cuda" where the nodes have GPUs and torch for them.
     worker_init
         Shell lines of this kind of block, after the machine's own.
     start_up_s, longest_task_s
@@ -76,6 +79,7 @@ class SlurmSettings(BaseModel):
     cores_per_node: int = Field(ge=1)
     workers_per_node: int = Field(ge=1)
     gpus_per_node: int = Field(default=0, ge=0)
+    device: Device = "cpu"
     walltime: str = "04:00:00"
     min_blocks: int = Field(default=0, ge=0)
     max_blocks: int = Field(default=1, ge=1)
@@ -115,6 +119,8 @@ class SlurmSettings(BaseModel):
                 f"workers_per_node = {self.workers_per_node} is no multiple of gpus_per_node = "
                 f"{self.gpus_per_node}; give every GPU the same number of workers"
             )
+        if self.device == "cuda" and not self.gpus_per_node:
+            raise ValueError("device is cuda and gpus_per_node is 0; ask Slurm for the GPUs")
         if self.min_blocks > self.max_blocks:
             raise ValueError(f"min_blocks = {self.min_blocks} exceeds {self.max_blocks} max_blocks")
         if self.heartbeat_threshold_s < 2 * self.heartbeat_period_s:
@@ -154,6 +160,8 @@ class Machine(BaseModel):
         Tasks at once on this computer; a Slurm machine counts its own from `slurm`.
     threads_per_worker
         Threads of OpenMP, BLAS and torch in one task.
+    device
+        What models run on, on this computer; a Slurm machine has it in its blocks.
     worker_init
         Shell lines that run before a pool of workers starts ("module load ...").
     slurm
@@ -169,6 +177,7 @@ class Machine(BaseModel):
     executor: Literal["threads", "processes", "slurm"]
     workers: int = Field(default=1, ge=1, le=4096)
     threads_per_worker: int = Field(default=1, ge=1)
+    device: Device = "cpu"
     worker_init: str = ""
     slurm: SlurmSettings | None = None
     models: SlurmSettings | None = None
@@ -213,6 +222,10 @@ class Machine(BaseModel):
     def block_of(self, kind: str) -> BlockName:
         """Return which kind of block runs tasks of a kind; "labels" where there is only one."""
         return "labels" if self.models is None or kind in LABELLER_TASKS else "models"
+
+    def device_of(self, kind: str) -> Device:
+        """Return what a task of a kind runs its model on."""
+        return self.device if self.slurm is None else self.blocks[self.block_of(kind)].device
 
     def workers_in(self, block: BlockName) -> int:
         """Return how many tasks ever run at once in a kind of block."""

@@ -191,3 +191,18 @@ def test_an_answer_that_is_no_envelope_is_a_failed_task(
     request = probe(value="odd")
     threads.submit(request)
     assert collect(threads)[request.key].error_kind == "TypeError"
+
+
+def test_tasks_learn_what_their_model_runs_on(tmp_path: Path) -> None:
+    machine = machine_from_name("threads", device="cuda")
+    with Dispatcher(machine, tmp_path) as dispatcher:
+        plain = probe(value=1)
+        dispatcher.submit(plain)
+        (sent,) = dispatcher.in_flight.values()
+        assert (sent.key, sent.payload["device"]) == (plain.key, "cuda")
+        collect(dispatcher)
+        assert dispatcher.harvest(plain) is not None
+    block = {"cores_per_node": 4, "workers_per_node": 4, "address": "localhost"}
+    gpus = block | {"gpus_per_node": 2, "device": "cuda"}
+    cluster = machine_from_name("slurm", slurm=block, models=gpus)
+    assert [cluster.device_of(kind) for kind in ("label", "train")] == ["cpu", "cuda"]

@@ -53,6 +53,8 @@ def test_slurm_times_and_capacity() -> None:
         ({"workers_per_node": 32}, "at least one core"),
         ({"gpus_per_node": 3}, "multiple"),
         ({"min_blocks": 2}, "exceeds"),
+        ({"device": "cuda"}, "ask Slurm for the GPUs"),
+        ({"heartbeat_threshold_s": 20}, "one late heartbeat"),
     ],
 )
 def test_slurm_settings_that_cannot_work_are_refused(

@@ -28,7 +28,9 @@ ASSESSMENT_FILE = "assessment.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Predict every frame and compare with its label."""
-    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
+    committee = load_committee(
+        tuple(payload["models"]), payload.get("device", "cpu"), head=payload.get("head")
+    )
     frames = read_frames(Path(payload["frames"]))
     predictions = committee.predict(frames, descriptors=True)
     species = committee.members[0].config.numbers
@@ -57,7 +59,9 @@ def _difference_spread(
     payload: dict[str, Any], frames: list[Atoms], predictions: list[Prediction]
 ) -> np.ndarray:
     """Return the spread of what the two heads differ by, structures end to end."""
-    cheap = load_committee(tuple(payload["models"]), head=payload["cheap"]).predict(frames)
+    cheap = load_committee(
+        tuple(payload["models"]), payload.get("device", "cpu"), head=payload["cheap"]
+    ).predict(frames)
     spreads = [
         difference_spread(low.member_forces, high.member_forces)
         for low, high in zip(cheap, predictions, strict=True)

@@ -23,7 +23,9 @@ FRAMES_FILE = "band.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Optimise a band."""
-    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
+    committee = load_committee(
+        tuple(payload["models"]), payload.get("device", "cpu"), head=payload.get("head")
+    )
     potential = CommitteePotential(committee)
     initial, final = read_frames(Path(payload["ends"]))
     path = read_frames(Path(payload["path"])) if payload["path"] else None

@@ -18,7 +18,9 @@ FRAMES_FILE, FINAL_FILE = "frames.npz", "final.npz"
 
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run one chunk."""
-    committee = load_committee(tuple(payload["models"]), head=payload.get("head"))
+    committee = load_committee(
+        tuple(payload["models"]), payload.get("device", "cpu"), head=payload.get("head")
+    )
     sampler = LangevinSampler(
         CommitteePotential(committee),
         Thresholds(**payload["thresholds"]),

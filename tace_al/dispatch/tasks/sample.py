@@ -26,7 +26,9 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         payload["sampler"],
         payload["options"],
         potential=CommitteePotential(
-            load_committee(tuple(payload["models"]), head=payload.get("head")),
+            load_committee(
+                tuple(payload["models"]), payload.get("device", "cpu"), head=payload.get("head")
+            ),
             skin=kind.skin,
             stress=kind.stress,
         ),

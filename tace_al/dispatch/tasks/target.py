@@ -16,7 +16,7 @@ from tace_al.engines.sampling.committee_potential import load_committee
 def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Evaluate a target."""
     inputs = TargetInputs(
-        committee=load_committee(tuple(payload["models"])),
+        committee=load_committee(tuple(payload["models"]), payload.get("device", "cpu")),
         folder=folder,
         starts={channel: read_frames(Path(path)) for channel, path in payload["starts"].items()},
         observables=payload["observables"],

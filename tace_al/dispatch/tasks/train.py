@@ -36,7 +36,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = dict(payload["options"])
     weights = LossWeights(energy=settings.pop("energy_weight"))
     config = TaceConfig.from_dict(payload["config"])
-    options = TrainingOptions(weights=weights, **settings)
+    options = TrainingOptions(weights=weights, device=payload.get("device", "cpu"), **settings)
     start = load(payload["start"]) if payload["start"] else None
     if start is None and "trunk" in payload:
         start = trained_trunk(frames, payload["trunk"], config=config, options=options)

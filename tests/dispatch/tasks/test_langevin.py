@@ -2,6 +2,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from ase.build import molecule
 
 from tace_al.data.frames import read_frames, write_frames
@@ -53,3 +55,9 @@ def test_a_committee_that_disagrees_too_much_breaks_the_walk(
     thresholds = {"low": 1e-9, "high": 1e-8, "scale": 1.0}
     result = run(payload(tmp_path, model_files, thresholds=thresholds), tmp_path)
     assert result["outcome"] == "broken" and result["reason"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which would be used")
+def test_the_committee_goes_where_the_machine_says(tmp_path: Path, model_files: list[str]) -> None:
+    with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
+        run(payload(tmp_path, model_files, device="cuda"), tmp_path)
