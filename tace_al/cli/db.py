@@ -58,9 +58,13 @@ def check(
             )
 
         def all_findings() -> "list[Finding]":
-            found = check_records(store, running=running)
-            found = with_files(found, store.directory, label_in_file)
-            return found + check_files(store, running=running, read_label=label_in_file)
+            with Console(stderr=True).status("checking") as status:
+                found = check_records(
+                    store, running=running, progress=lambda name: status.update(f"checking {name}")
+                )
+                found = with_files(found, store.directory, label_in_file)
+                status.update("checking files")
+                return found + check_files(store, running=running, read_label=label_in_file)
 
         findings = all_findings()
         mended = []

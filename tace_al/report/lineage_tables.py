@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHORT = 12
 MOST_UNKNOWN = 5
+MOST_LABELS = 40
 
 
 def lineage_tables(lineage: "Lineage") -> RenderableType:
@@ -157,13 +158,18 @@ def ancestor_tree(models: "Sequence[ModelNode]") -> Tree:
 
 
 def label_table(labels: "Sequence[LabelNode]", *, title: str) -> Table:
-    """Return one row a label."""
+    """Return one row a label, of many the first and the last ones."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("#", "label", "structure", "level", "code", "use", "gen", "energy, eV"):
         table.add_column(
             column, justify="right" if column in ("#", "gen", "energy, eV") else "left"
         )
-    for label in labels:
+    skipped = len(labels) - MOST_LABELS
+    for place, label in enumerate(labels):
+        if skipped > 0 and place == MOST_LABELS // 2:
+            table.add_row("...", f"{skipped} more", "see --json", end_section=True)
+        if skipped > 0 and MOST_LABELS // 2 <= place < MOST_LABELS // 2 + skipped:
+            continue
         table.add_row(
             str(label.sequence),
             label.key[:SHORT],

@@ -81,11 +81,13 @@ class Connection:
         return True
 
     def answers(self) -> bool:
-        """Tell whether the database answers a ping now."""
+        """Tell whether the database answers a ping now; a refusal is an answer."""
         try:
             self.documents.command("ping")
         except ConnectionFailure:
             return False
+        except PyMongoError as error:
+            _log.debug("%s refuses a ping: %s", self.description, self.explained(error))
         return True
 
     def explained(self, error: Exception) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tace_al.report.lineage_tables import lineage_json, lineage_tables
+from tace_al.report.lineage_tables import label_table, lineage_json, lineage_tables
 from tace_al.store.lineage_nodes import ChunkNode, FileNode, Lineage
 from tace_al.store.store import Store
 
@@ -81,3 +81,12 @@ def test_a_frame_tells_its_trajectory_and_whom_it_calibrated(recorded_campaign: 
     text = shown(lineage_tables(replace(audit, structure=flagged)))
     assert "md of walker stretch-0, chunk 4 (uncertain, 500 K)" in text
     assert "results/f.npz" in text and "flagged by models" in text
+
+
+def test_of_many_labels_the_first_and_last_are_shown(recorded_campaign: Path) -> None:
+    with Store.open(recorded_campaign, create=False) as store:
+        label = store.lineage("10ab").labels[0]
+    many = tuple(replace(label, sequence=number) for number in range(1000, 1100))
+    text = shown(label_table(many, title="Labels"))
+    assert "1019" in text and "1020" not in text and "1080" in text and "1099" in text
+    assert "60 more" in text and "see --json" in text
