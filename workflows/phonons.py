@@ -50,7 +50,7 @@ def campaign(
     max_error: float = 0.15,
     machine: str = "local",
     max_labels: int = 150,
-    max_minutes: float = 10.0,
+    max_minutes: float = 9.0,
     seed: int = 0,
 ) -> Campaign:
     """Return the campaign.
