@@ -12,7 +12,6 @@ from tace_al.analysis.targets import TargetInputs
 from tace_al.core.errors import ConfigError
 from tace_al.engines.sampling.committee_potential import CommitteePotential
 from tace_al.engines.sampling.relax import relax
-from tace_al.model.committee import Committee
 
 
 def relaxed_distance(
@@ -38,8 +37,8 @@ def relaxed_distance(
                 f"{len(starts[0])} atoms; number two different ones from 0"
             )
         distances = []
-        for member in inputs.committee.members:
-            potential = CommitteePotential(Committee([member]))
+        for member in inputs.members():
+            potential = CommitteePotential(member)
             final = relax(potential, starts[0], fmax=fmax).final
             distances.append(final.get_distance(first, second, mic=bool(final.pbc.any())))
         spread = float(np.std(distances, ddof=1)) if len(distances) > 1 else 0.0

@@ -22,7 +22,6 @@ from tace_al.core.random_generators import random_seed
 from tace_al.engines.sampling.beam import BeamSettings, Impact
 from tace_al.engines.sampling.beam_run import run_beam
 from tace_al.engines.sampling.committee_potential import CommitteePotential
-from tace_al.model.committee import Committee
 
 SKIN = 0.5
 """Angstrom, of the neighbour lists."""
@@ -56,14 +55,14 @@ def sticking_target(
         steps=steps,
         stick_fs=stick_fs,
     )
-    members = inputs.committee.members
+    members = inputs.members()
     each = max(1, round(number / len(members)))
     found = {}
     for channel, starts in inputs.starts.items():
         impacts: list[list[Impact]] = []
         for index, member in enumerate(members):
             batches = run_beam(
-                CommitteePotential(Committee([member]), skin=SKIN),
+                CommitteePotential(member, skin=SKIN),
                 starts[0],
                 settings,
                 number=each,

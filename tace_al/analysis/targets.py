@@ -42,6 +42,8 @@ class TargetInputs:
     ----------
     committee
         The members that serve.
+    head
+        Level of theory that answers, None for the models' only one.
     folder
         For files worth keeping; they stay with the result.
     starts
@@ -64,6 +66,11 @@ class TargetInputs:
     force_scale: float = 1.0
     energy_scale: float = 1.0
     energy_floor: float = 0.0
+    head: str | None = None
+
+    def members(self) -> list[Committee]:
+        """Return each member as a committee of its own, for values that members have alone."""
+        return [Committee([member], head=self.head) for member in self.committee.members]
 
 
 def target_function(name: str) -> Callable[..., TargetValues]:

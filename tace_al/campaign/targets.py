@@ -44,6 +44,7 @@ class Targets:
             "target": choice.name,
             "options": choice.options,
             "models": list(serving.models),
+            **self.workplace.head,
             "starts": {
                 channel: self.workplace.frame_file(end_states.starts(channel))
                 for channel in self.workplace.campaign.channels
