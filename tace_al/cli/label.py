@@ -24,7 +24,9 @@ def label(
     labeller: Annotated[
         str,
         typer.Option(
-            "--labeller", metavar="NAME", help="gfn1, gfn2, emt, or package.module:Calculator."
+            "--labeller",
+            metavar="NAME",
+            help="gfn1, gfn2, emt, gpaw, pyscf, hf, mp2, or package.module:Calculator.",
         ),
     ],
     out: Annotated[
