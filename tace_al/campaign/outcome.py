@@ -31,6 +31,8 @@ class CampaignResult:
         "value" and "error" of the catalysed barrier's lowering in eV, or None.
     num_labels
         Labels used, failed ones included.
+    labels_by_level
+        The same by level of theory, the cheap one of two first.
     coverage
         Share of the errors within the error bars, or None.
     seconds
@@ -50,12 +52,15 @@ class CampaignResult:
     seconds: float
     report: Path | None = None
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    labels_by_level: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the Store keeps."""
-        targets = {"targets": self.targets} if self.targets else {}
+        further: dict[str, Any] = {"targets": self.targets} if self.targets else {}
+        if len(self.labels_by_level) > 1:
+            further["labels_by_level"] = self.labels_by_level
         return {
-            **targets,
+            **further,
             "barriers": self.barriers,
             "labels": self.num_labels,
             "coverage": self.coverage,
@@ -86,8 +91,10 @@ class CampaignResult:
                 f"± {self.lowering['error']:.3f} eV"
             )
         covered = "not known" if self.coverage is None else f"{self.coverage:.0%}"
+        levels = ", ".join(f"{name} {number}" for name, number in self.labels_by_level.items())
+        shares = f" ({levels})" if len(self.labels_by_level) > 1 else ""
         lines.append(
-            f"  {self.num_labels} labels, error bars cover {covered} of the errors, "
+            f"  {self.num_labels} labels{shares}, error bars cover {covered} of the errors, "
             f"{self.seconds / 60:.1f} min"
         )
         if self.report is not None:
@@ -240,6 +247,9 @@ def campaign_result(
         },
         lowering=lowering,
         num_labels=num_labels,
+        labels_by_level={
+            name: len(workplace.store.labels(name, state=None)) for name in workplace.levels
+        },
         coverage=coverage,
         seconds=seconds,
         targets=targets,

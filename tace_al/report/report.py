@@ -206,10 +206,13 @@ def _generation_section(summary: CampaignSummary) -> str:
 
 
 def _label_section(summary: CampaignSummary) -> str:
-    """Return labels by why their structure was chosen, and by use."""
+    """Return labels by why their structure was chosen, by use, and by level of theory."""
     rows = [(kind, str(count)) for kind, count in sorted(summary.label_kinds.items())]
     roles = ", ".join(f"{count} for {role}" for role, count in sorted(summary.labels.items()))
     used = f"\n\nUsed: {roles}." if roles else ""
+    if len(summary.levels) > 1:
+        levels = ", ".join(f"{count} of {name}" for name, count in sorted(summary.levels.items()))
+        used += f"\n\nLevels of theory: {levels}."
     return "## Labels\n\n" + _table(("chosen as", "labels"), rows) + used
 
 

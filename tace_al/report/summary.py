@@ -111,7 +111,8 @@ class TaskSpan:
 class CampaignSummary:
     """Everything a report shows of one campaign.
 
-    `label_kinds` counts labels by why their structure was chosen, `failures` are (kind, message) of
+    `label_kinds` counts labels by why their structure was chosen, `levels` by their level of
+    theory (failed ones left out), `failures` are (kind, message) of
     failed labels, `notes` (time, kind, message) of the events that are not routine; `last_seen` is
     the time of the last event.
     """
@@ -132,6 +133,7 @@ class CampaignSummary:
     targets: Mapping[str, Target] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
     label_kinds: Mapping[str, int] = field(default_factory=dict)
+    levels: Mapping[str, int] = field(default_factory=dict)
     label_seconds: float = 0.0
     failures: tuple[tuple[str, str], ...] = ()
     candidates: Mapping[str, int] = field(default_factory=dict)
@@ -184,6 +186,7 @@ def read_summary(store: "Store") -> CampaignSummary:
         barriers=final or latest,
         targets=targets,
         labels=Counter(str(label.role) for label in labels),
+        levels=Counter(str(label.fidelity_name) for label in labels),
         label_kinds=_label_kinds(store, (str(label.structure) for label in labels)),
         label_seconds=float(sum(label.seconds or 0.0 for label in labels)),
         failures=tuple((str(item.failure_kind), str(item.message)) for item in failures),

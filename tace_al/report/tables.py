@@ -101,6 +101,9 @@ def queue_table(summary: CampaignSummary) -> Table:
             table.add_row(f"candidates {state}", str(summary.candidates[state]))
     for role, count in sorted(summary.labels.items()):
         table.add_row(f"labels for {role}", str(count))
+    if len(summary.levels) > 1:
+        for level, count in sorted(summary.levels.items(), key=lambda item: -item[1]):
+            table.add_row(f"labels of {level}", str(count))
     table.add_row("labels failed", str(len(summary.failures)))
     return table
 

@@ -111,6 +111,12 @@ def finished_campaign(campaign: Campaign, directory: Path) -> Iterator[Finished]
 
 
 @pytest.fixture(scope="session")
+def run_to_its_end() -> Callable[[Campaign, Path], Iterator[Finished]]:
+    """Return the function that runs a campaign and keeps its Store open."""
+    return finished_campaign
+
+
+@pytest.fixture(scope="session")
 def finished_in_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Return a campaign of three generations that ran in threads: read it, never change it."""
     # many audits, so that every kind of candidate occurs
