@@ -40,7 +40,7 @@ def campaign(
     angle: float = 70.0,
     temperature: float = 300.0,
     labeller: str = "emt",
-    trajectories: int = 36,
+    trajectories: int = 30,
     machine: str = "local",
     max_labels: int = 260,
     max_minutes: float = 14.0,
@@ -76,6 +76,7 @@ def campaign(
         "energy_ev": energy_ev,
         "angle": angle,
         "temperature": temperature,
+        "timestep_fs": 4.0,
         "stick_fs": 500.0,
     }
     seeds = beam_seeds(surface, shot, number=16, seed=seed)
@@ -91,7 +92,7 @@ def campaign(
             {
                 "name": "beam",
                 "walkers": 2,
-                "options": {**beam, "number": 4, "record_every": 60},
+                "options": {**beam, "number": 4, "record_every": 40, "equilibration": 100},
             }
         ],
         target={"name": "sticking", "options": {**beam, "number": trajectories}},

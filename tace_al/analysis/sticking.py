@@ -10,6 +10,7 @@ calibration of forces, at least 1.
 """
 
 from collections import Counter
+from dataclasses import replace
 from math import hypot, sqrt
 from typing import Any
 
@@ -19,7 +20,7 @@ from tace_al.analysis.targets import TargetInputs
 from tace_al.core.errors import SamplerError
 from tace_al.core.proportions import wilson_error
 from tace_al.core.random_generators import random_seed
-from tace_al.engines.sampling.beam import BeamSettings, Impact
+from tace_al.engines.sampling.beam import BeamSettings, Impact, flight_time
 from tace_al.engines.sampling.beam_run import run_beam
 from tace_al.engines.sampling.committee_potential import CommitteePotential
 
@@ -34,7 +35,7 @@ def sticking_target(
     energy_ev: float,
     angle: float = 0.0,
     temperature: float = 300.0,
-    steps: int = 2000,
+    timestep_fs: float = 2.0,
     stick_fs: float = 1000.0,
     number: int = 40,
 ) -> dict[str, dict[str, Any]]:
@@ -42,8 +43,8 @@ def sticking_target(
 
     Parameters
     ----------
-    projectile, energy_ev, angle, temperature, steps, stick_fs
-        As `BeamSettings` takes them.
+    projectile, energy_ev, angle, temperature, timestep_fs, stick_fs
+        As `BeamSettings` takes them; a trajectory ends after six times flight and `stick_fs`.
     number
         Trajectories of all members together, at least one a member.
     """
@@ -52,9 +53,11 @@ def sticking_target(
         energy_ev=energy_ev,
         angle=angle,
         temperature=temperature,
-        steps=steps,
+        timestep_fs=timestep_fs,
         stick_fs=stick_fs,
     )
+    longest = 6.0 * (flight_time(settings) + stick_fs)
+    settings = replace(settings, steps=max(1, round(longest / timestep_fs)))
     members = inputs.members()
     each = max(1, round(number / len(members)))
     found = {}
