@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.cli.options import Database
+from tace_al.cli.options import Database, MachineName, Settings
 from tace_al.cli.time_limit import seconds_from_text
 
 if TYPE_CHECKING:
@@ -30,14 +30,8 @@ def doctor(
             "default: a water molecule with GFN2-xTB.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="As for tace-al run; repeat for more."),
-    ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", metavar="NAME", help="local, threads, or a machine file."),
-    ] = None,
+    settings: Settings = None,
+    machine: MachineName = None,
     database: Database = None,
     root: Annotated[
         Path,

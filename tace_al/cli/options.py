@@ -19,6 +19,14 @@ Database = Annotated[
         help="MongoDB server; default: a database of its own in the campaign's folder.",
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="As for tace-al run; repeat for more."),
+]
+MachineName = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="NAME", help="local, threads, or a machine file."),
+]
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Labelled structures: anything ASE reads.")
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.cli.options import Database
+from tace_al.cli.options import Database, MachineName, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,19 +18,13 @@ def plan(
         str,
         typer.Argument(metavar="WORKFLOW", help="As for tace-al run: a workflow or campaign.yaml."),
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="As for tace-al run; repeat for more."),
-    ] = None,
+    settings: Settings = None,
     database: Database = None,
     directory: Annotated[
         Path | None,
         typer.Option("--dir", metavar="DIR", help="Campaign folder; default: runs/NAME."),
     ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", metavar="NAME", help="local, threads, or a machine file."),
-    ] = None,
+    machine: MachineName = None,
 ) -> None:
     """Show what would run where, its budget and its disk; start nothing and submit nothing.
 
