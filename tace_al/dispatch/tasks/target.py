@@ -2,8 +2,8 @@
 
 Payload: `target` and `options` (see `tace_al.analysis.targets`), `models`, `starts` (channel ->
 frame file), `observables` (channel -> what its chunks observed), `calibration` (force_scale,
-energy_scale, energy_floor), `seed`, `head` (of models with two levels). Returns `values`: name -> value,
-error_bar, unit and more.
+energy_scale, energy_floor), `seed`, `head` (of models with two levels). Returns `values`: name ->
+value, error_bar, unit and more.
 """
 
 from pathlib import Path
