@@ -42,6 +42,8 @@ class IpiServer:
     folder
         Where input and output are. The socket is in a private folder in /tmp, because the path of a
         socket is short.
+    temporary
+        The folder goes when this process is killed, as the socket's does.
 
     Attributes
     ----------
@@ -51,8 +53,8 @@ class IpiServer:
         Where drivers connect.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, temporary: bool = False) -> None:
+        self.folder, self._temporary = folder, temporary
         self._sockets = Path(tempfile.mkdtemp(prefix="tace-al-ipi-"))  # 0700
         self.prefix = f"{self._sockets}/"
         self.address = UnixAddress(path=self._sockets / SOCKET_NAME)
@@ -72,7 +74,8 @@ class IpiServer:
         (self.folder / INPUT_FILE).write_text(input_text)
         (self.folder / RESTART_FILE).unlink(missing_ok=True)
         reader, writer = os.pipe()
-        command = [sys.executable, "-m", _MODULE, INPUT_FILE, str(reader)]
+        command = [sys.executable, "-m", _MODULE, INPUT_FILE, str(reader), str(self._sockets)]
+        command += [str(self.folder)] if self._temporary else []
         with (self.folder / LOG_FILE).open("ab") as log:
             try:
                 self._process = subprocess.Popen(
@@ -160,9 +163,9 @@ class IpiServer:
 
 
 def main(arguments: list[str]) -> None:
-    """Run i-PI on an input file, for as long as the pipe `arguments[1]` is open."""
-    input_file, lifeline = arguments[0], int(arguments[1])
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    """Run i-PI on an input file for as long as a pipe is open; folders go with the parent."""
+    input_file, lifeline, folders = arguments[0], int(arguments[1]), arguments[2:]
+    threading.Thread(target=_end_with_parent, args=(lifeline, folders), daemon=True).start()
     from ipi.engine.simulation import Simulation
     from ipi.utils import softexit as soft_exits
 
@@ -174,9 +177,11 @@ def main(arguments: list[str]) -> None:
     soft_exits.softexit.trigger(status=simulation.exit_status, message=simulation.exit_message)
 
 
-def _end_with_parent(lifeline: int) -> None:
-    """End this process when the parent's end of the pipe closes."""
+def _end_with_parent(lifeline: int, folders: list[str]) -> None:
+    """End this process when the parent's end of the pipe closes, and tidy up after both."""
     os.read(lifeline, 1)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

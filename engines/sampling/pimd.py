@@ -16,6 +16,7 @@ again. There is no third process.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import final
@@ -177,10 +178,10 @@ class PimdSampler(Sampler):
             rng=random_generator(self.seed, "audit"),
             equilibration=equilibration,
         )
-        with tempfile.TemporaryDirectory(prefix="tace-al-pimd-") as temporary:
-            folder = Path(self.folder or temporary).absolute()
+        with self._workplace() as name:
+            folder = Path(name).absolute()
             folder.mkdir(parents=True, exist_ok=True)
-            server = IpiServer(folder)
+            server = IpiServer(folder, temporary=self.folder is None)
             try:
                 server.start(self._input(settings, start, server.prefix))
                 reason = self._supervise(server, atoms, gathered)
@@ -190,6 +191,12 @@ class PimdSampler(Sampler):
             finally:
                 server.close()
         return gathered.chunk(atoms, reason, state=state, averages=averages)
+
+    def _workplace(self) -> AbstractContextManager[str]:
+        """Return the folder of i-PI's files, which goes at the end unless one was named."""
+        if self.folder is not None:
+            return nullcontext(self.folder)
+        return tempfile.TemporaryDirectory(prefix="tace-al-pimd-")
 
     def _supervise(self, server: IpiServer, atoms: Atoms, gathered: "_Gathered") -> str:
         """Drive servers until the steps are done or a reason to stop is found; return that."""

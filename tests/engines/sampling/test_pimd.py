@@ -1,7 +1,9 @@
 """Path integrals against exact energies, and a sampler that survives its server."""
 
+import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
@@ -241,3 +244,24 @@ def test_settings_out_of_range_are_refused() -> None:
         PimdSampler(Wells(), TRUSTING, beads=0)
     with pytest.raises(ConfigError, match="names an atom that is not there"):
         sampler(Wells(), coordinates=((0, 99),)).run(molecule("H2O"))
+
+
+def test_a_sampler_that_is_killed_takes_its_server_along(tmp_path: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("tace-al-ipi-*"))
+    context = multiprocessing.get_context("fork")
+    begun = context.Semaphore(0)
+    child = context.Process(
+        target=sampler(Watched(at=3, action=begun.release), tmp_path, steps=100_000).run,
+        args=(hydrogens(),),
+    )
+    child.start()
+    assert begun.acquire(timeout=30)
+    servers = [
+        one for one in psutil.Process(child.pid).children() if "ipi_server" in str(one.cmdline())
+    ]
+    assert len(servers) == 1
+    child.kill()
+    child.join()
+    _, alive = psutil.wait_procs(servers, timeout=10)
+    assert not alive
+    assert set(Path(tempfile.gettempdir()).glob("tace-al-ipi-*")) <= before
