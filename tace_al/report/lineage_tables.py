@@ -52,7 +52,11 @@ def lineage_json(lineage: "Lineage") -> str:
 
 def facts_table(model: "ModelNode") -> Table:
     """Return what made a model what it is."""
-    metrics = sorted(f"{name} {value}" for name, value in model.metrics.items() if _is_plain(value))
+    metrics = sorted(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in model.metrics.items()
+        if _is_plain(value)
+    )
     return _pairs(
         "Model",
         {
@@ -104,7 +108,10 @@ def _made_from(file: "FileNode") -> str:
 
 def structure_table(structure: "StructureNode") -> Table:
     """Return what a structure is, where it comes from and who flagged it."""
-    origin = ", ".join(f"{name} {value}" for name, value in structure.origin.items())
+    origin, met = (
+        ", ".join(f"{name} {value}" for name, value in told.items())
+        for told in (structure.origin, structure.met)
+    )
     facts = {
         "key": structure.key,
         "formula": structure.formula,
@@ -117,6 +124,8 @@ def structure_table(structure: "StructureNode") -> Table:
         reason = f" ({structure.reason})" if structure.reason else ""
         facts["chosen as"] = f"{structure.candidate_kind}, {state}{reason}"
         facts["flagged by generation"] = str(structure.flagged_by_generation)
+    if met:
+        facts["flagged in"] = met
     if structure.flagged_by_models:
         facts["flagged by models"] = ", ".join(key[:SHORT] for key in structure.flagged_by_models)
     if structure.uncertainty is not None:
@@ -162,7 +171,9 @@ def label_table(labels: "Sequence[LabelNode]", *, title: str) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("#", "label", "structure", "level", "code", "use", "gen", "energy, eV"):
         table.add_column(
-            column, justify="right" if column in ("#", "gen", "energy, eV") else "left"
+            column,
+            justify="right" if column in ("#", "gen", "energy, eV") else "left",
+            min_width=SHORT if column in ("label", "structure") else None,
         )
     skipped = len(labels) - MOST_LABELS
     for place, label in enumerate(labels):

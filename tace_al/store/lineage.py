@@ -219,7 +219,12 @@ class Lineages:
         origin = dict(record.origin)
         flagged = None if candidate is None else candidate.generation
         generation = self._generations.objects.filter(number=flagged).first()
-        walks = origin.get("walker") is not None
+        later = (dict(each) for each in record.met)
+        met = next((each for each in later if each.get("generation") == flagged), {})
+        if origin.get("generation") == flagged:
+            met = {}
+        walked = met or origin
+        walks = walked.get("walker") is not None
         return StructureNode(
             key=record.key,
             formula=record.formula,
@@ -234,7 +239,8 @@ class Lineages:
             reason=candidate and candidate.reason,
             attempts=candidate and candidate.attempts,
             flagged_by_models=tuple(generation.models) if walks and generation else (),
-            chunk=self._chunk_of(origin) if walks else None,
+            chunk=self._chunk_of(walked) if walks else None,
+            met=met,
         )
 
     def _chunk_of(self, origin: Mapping[str, Any]) -> ChunkNode | None:

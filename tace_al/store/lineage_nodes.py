@@ -1,7 +1,7 @@
 """The history of a model, a file or a frame as plain data, ready for tables and JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -75,7 +75,10 @@ class ChunkNode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StructureNode:
-    """One structure; the `flagged_*` and candidate fields are None if it never was a candidate."""
+    """One structure; the `flagged_*` and candidate fields are None if it never was a candidate.
+
+    `origin` tells who brought it first, `met` who met it when it was flagged, if that was another.
+    """
 
     key: str
     formula: str
@@ -91,6 +94,7 @@ class StructureNode:
     attempts: int | None = None
     flagged_by_models: tuple[str, ...] = ()
     chunk: ChunkNode | None = None
+    met: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,7 @@ GENERATION_STATES = ("training", "calibrated", "serving", "retired", "rejected")
 CHUNK_KINDS = ("md", "neb")
 CHUNK_STATES = ("running", "known", "uncertain", "broken")
 MAX_MEMBERS = 16
+MAX_MET = 16
 
 
 class CampaignRecord(Document):
@@ -76,7 +77,10 @@ class CounterRecord(Document):
 
 
 class StructureRecord(Document):
-    """One geometry. `origin` tells where from: kind, walker, generation, step."""
+    """One geometry. `origin` tells where from: kind, walker, generation, step.
+
+    `met` holds further origins of the same kind: walkers that came by later.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "structure",
@@ -91,6 +95,7 @@ class StructureRecord(Document):
     multiplicity = IntField(required=True, min_value=1)
     channel = StringField(required=True)
     origin = DictField()
+    met = ListField(DictField(), max_length=MAX_MET)
     frame = BinaryField()
     frame_file = ObjectIdField()
     created = DateTimeField(required=True)

@@ -20,7 +20,7 @@ from tace_al.data.frames import (
 from tace_al.store.blobs import blob_fields, read_blob
 from tace_al.store.border import guarded
 from tace_al.store.connection import Connection
-from tace_al.store.records import StructureRecord
+from tace_al.store.records import MAX_MET, StructureRecord
 from tace_al.store.table import Table, now
 
 CHUNK = 500
@@ -40,6 +40,8 @@ class Structures:
     def add(self, atoms: Atoms, *, channel: str, origin: Mapping[str, Any]) -> str:
         """Store a geometry unless it is there; return its key.
 
+        A walker that meets a known one is remembered beside the first origin.
+
         Parameters
         ----------
         atoms
@@ -50,7 +52,10 @@ class Structures:
             Where it comes from: kind, walker, generation, step, ...
         """
         key = structure_key(atoms)
-        if self._records.identity(key=key) is not None:
+        where = {"campaign": self._campaign, "key": key}
+        known = self._records.collection.find_one(where, {"origin": 1, "met": 1})
+        if known is not None:
+            self._meet(known, origin)
             return key
         frame = packed_frame(atoms)
         self._records.insert(
@@ -87,6 +92,14 @@ class Structures:
     def frames_and_channels(self, keys: Sequence[str]) -> dict[str, tuple[Atoms, str]]:
         """Return structure and channel by key."""
         return self._read(keys)
+
+    def _meet(self, known: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        """Remember that a walker came by a known structure."""
+        origin = self._records.checked({"origin": origin})["origin"]
+        met = known.get("met", [])
+        if "walker" not in origin or origin in (known.get("origin"), *met) or len(met) >= MAX_MET:
+            return
+        self._records.collection.update_one({"_id": known["_id"]}, {"$addToSet": {"met": origin}})
 
     def _read(self, keys: Sequence[str]) -> dict[str, tuple[Atoms, str]]:
         """Return structures and their channels by key.

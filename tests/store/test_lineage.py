@@ -195,3 +195,19 @@ def test_label_keys_in_headers():
     assert packed_label_keys([*keys, None]) == "", "all or nothing"
     for damaged in (None, 5, "abc", "x" * 32, ["a"]):
         assert label_keys_in({LABEL_KEYS: damaged}) == []
+
+
+def test_the_walker_that_flagged_a_frame_is_not_the_one_that_brought_it(store: Store):
+    key = store.add_structure(molecule("NH3"), channel="c", origin={"kind": "end_state"})
+    met = {"kind": "neb", "walker": "c-band", "generation": 2, "step": 0}
+    store.add_chunk("b", walker="c-band", kind="neb", channel="c", index=2, generation=2)
+    for _ in range(2):
+        assert store.add_structure(molecule("NH3"), channel="c", origin=met) == key
+    store.add_structure(molecule("NH3"), channel="c", origin={**met, "generation": 3})
+    store.add_structure(molecule("NH3"), channel="c", origin={"kind": "path"})
+    assert len(store.structure_record(key).met) == 2, "each once, and walkers only"
+    store.add_candidate(key, kind="uncertain", channel="c", generation=2)
+    node = store.lineage(key).structure
+    assert node is not None and node.chunk is not None
+    assert (dict(node.met), node.origin["kind"]) == (met, "end_state")
+    assert (node.chunk.walker, node.chunk.index) == ("c-band", 2)
