@@ -3,7 +3,8 @@
 A pair bonds when it comes closer than `form` times the sum of its covalent radii (Cordero et al.,
 10.1039/b801115j), and stays bonded until it is further apart than `part` times that sum. Between
 the two nothing changes, so vibrations across one threshold are no events. Bonds between metal atoms
-are counted by the same rule.
+are counted by the same rule. Of two atoms' periodic images the nearest counts: in a cell so small
+that an atom is bonded to several images of another, moving from one image to the next is no event.
 """
 
 from dataclasses import dataclass

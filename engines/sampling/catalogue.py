@@ -53,6 +53,7 @@ SAMPLERS: dict[str, SamplerKind] = {
     "metadynamics": SamplerKind(
         factory="tace_al.engines.sampling.metadynamics_sampler:MetadynamicsSampler", skin=0.5
     ),
+    "saddle": SamplerKind(factory="tace_al.engines.sampling.saddle_sampler:SaddleSampler"),
     "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
     "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
     "strained": SamplerKind(factory="tace_al.engines.sampling.strained:strained_sampler"),

@@ -30,6 +30,7 @@ from tace_al.cli.phonons import phonons
 from tace_al.cli.plan import plan
 from tace_al.cli.ramp import ramp
 from tace_al.cli.run import run
+from tace_al.cli.saddle import saddle
 from tace_al.cli.shear import shear
 from tace_al.cli.train import train
 from tace_al.core.errors import TaceError
@@ -67,6 +68,7 @@ app.command("import-tace", rich_help_panel=FILES)(import_tace)
 app.command(rich_help_panel=DYNAMICS)(md)
 app.command(rich_help_panel=DYNAMICS)(ramp)
 app.command(rich_help_panel=DYNAMICS)(neb)
+app.command(rich_help_panel=DYNAMICS)(saddle)
 app.command(rich_help_panel=DYNAMICS)(metad)
 app.command(rich_help_panel=DYNAMICS)(beam)
 app.command(rich_help_panel=DYNAMICS)(shear)

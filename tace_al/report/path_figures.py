@@ -46,3 +46,28 @@ def band_figure(
         axes, x="path length (Å)", y="energy (eV)", title=f"barrier {barrier:.3f} eV, dashed"
     )
     return save(figure, path)
+
+
+def search_figure(
+    path: Path, *, energies: np.ndarray, curvatures: np.ndarray, error_bars: np.ndarray
+) -> Path:
+    """Draw energy and lowest curvature along the steps of a saddle search.
+
+    Parameters
+    ----------
+    energies, curvatures, error_bars
+        (steps,) in eV, eV/A^2 and eV/A.
+    """
+    figure = new_figure(2, width=4.6, height=3.4)
+    first, second = figure.axes
+    steps = np.arange(len(energies))
+    first.plot(steps, energies, color=BLUE)
+    label_axes(first, x="step", y="energy above the start (eV)")
+    second.plot(steps, curvatures, color=ORANGE)
+    second.axhline(0.0, color=GREY, linewidth=0.7)
+    label = "lowest curvature (eV/Å²)"
+    if error_bars.max(initial=0.0) > 0.0:
+        second.plot(steps, error_bars, color=BLUE)
+        label += ", force error bar (eV/Å, blue)"
+    label_axes(second, x="step", y=label)
+    return save(figure, path)
