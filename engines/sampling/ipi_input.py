@@ -25,7 +25,7 @@ from ase import Atoms
 
 from tace_al.core.errors import ConfigError
 from tace_al.data.frames import fixed_mask
-from tace_al.engines.sampling.ipi_server import CHECKPOINTS, SOCKET_NAME
+from tace_al.engines.sampling.ipi_server import CHECKPOINTS, OUTPUT_FILE, SOCKET_NAME
 from tace_al.engines.sampling.ipi_state import beads_element, cell_element
 
 Ensemble = Literal["nvt", "npt", "rpmd", "trpmd"]
@@ -119,7 +119,7 @@ def pimd_input(settings: PimdSettings, start: StartState, *, sockets_prefix: str
     root = ElementTree.Element("simulation", verbosity="low", floatformat="%23.15e")
     output = ElementTree.SubElement(root, "output", prefix="run")
     properties = ElementTree.SubElement(
-        output, "properties", stride=str(settings.output_every), filename="out", flush="50"
+        output, "properties", stride=str(settings.output_every), filename=OUTPUT_FILE, flush="50"
     )  # i-PI forces each flush onto the disk
     properties.text = f"[ {', '.join(PROPERTIES)} ]"
     system = ElementTree.SubElement(root, "system")

@@ -26,6 +26,7 @@ from tace_al.engines.sampling.ipi_state import BeadState, read_state
 
 INPUT_FILE, LOG_FILE, RESTART_FILE = "input.xml", "server.log", "RESTART"
 CHECKPOINTS = ("checkpoint_a", "checkpoint_b")
+OUTPUT_FILE = "out"
 SOCKET_NAME = "driver"
 _MODULE = "tace_al.engines.sampling.ipi_server"
 STOP_S = 10.0
@@ -67,10 +68,12 @@ class IpiServer:
         running = self._process is not None and self._process.poll() is None
         return self._process.pid if self._process is not None and running else None
 
-    def start(self, input_text: str) -> None:
-        """Start a run from an input or a checkpoint."""
+    def start(self, input_text: str, *, fresh: bool = True) -> None:
+        """Start a run from an input, or not `fresh` from a state of the run before."""
         self.stop()
         self.address.path.unlink(missing_ok=True)
+        for name in (*CHECKPOINTS, OUTPUT_FILE) if fresh else ():
+            (self.folder / name).unlink(missing_ok=True)
         (self.folder / INPUT_FILE).write_text(input_text)
         (self.folder / RESTART_FILE).unlink(missing_ok=True)
         reader, writer = os.pipe()

@@ -39,7 +39,7 @@ from tace_al.engines.sampling.ipi_input import (
     pimd_input,
     timestep_fs_of,
 )
-from tace_al.engines.sampling.ipi_server import IpiServer
+from tace_al.engines.sampling.ipi_server import OUTPUT_FILE, IpiServer
 from tace_al.engines.sampling.ipi_state import BeadState
 from tace_al.engines.sampling.physical_checks import broken_reason
 from tace_al.engines.sampling.pimd_coordinates import (
@@ -187,7 +187,7 @@ class PimdSampler(Sampler):
                 reason = self._supervise(server, atoms, gathered)
                 server.stop()
                 state = server.newest_state()
-                averages = _averages(folder / "out", skip=equilibration)
+                averages = _averages(folder / OUTPUT_FILE, skip=equilibration)
             finally:
                 server.close()
         return gathered.chunk(atoms, reason, state=state, averages=averages)
@@ -246,7 +246,7 @@ class PimdSampler(Sampler):
                 f"{server.last_words()}); look for what killed it, then run the same again"
             )
         gathered.go_back(state.step)
-        server.start(continued_input(state.text, sockets_prefix=server.prefix))
+        server.start(continued_input(state.text, sockets_prefix=server.prefix), fresh=False)
 
     def _input(self, settings: PimdSettings, start: StartState, prefix: str) -> str:
         """Return the server's input."""

@@ -3,6 +3,7 @@
 import ast
 import json
 import multiprocessing
+import os
 import signal
 import socket
 import subprocess
@@ -21,8 +22,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from tace_al.core.errors import SamplerError
-from tace_al.core.units import GPA
-from tace_al.engines.sampling.ipi_address import InetAddress, UnixAddress
+from tace_al.core.units import GPA, HARTREE
+from tace_al.engines.sampling.ipi_address import InetAddress, UnixAddress, unix_address
 from tace_al.engines.sampling.ipi_driver import Driver, DriverSettings
 from tace_al.engines.sampling.potential import CalculatorPotential, Potential
 from tace_al.model.prediction import Prediction
@@ -85,6 +86,10 @@ class HandWrittenRun:
             thermostat=thermostat,
         )
         (self.folder / "input.xml").write_text(text)
+        self.launch()
+
+    def launch(self) -> None:
+        """Start i-PI on the input that is there."""
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [Path(sys.executable).parent / "i-pi", "input.xml"],
@@ -175,6 +180,28 @@ def test_extras_are_json_with_every_member_and_the_spread_of_every_atom(
             assert extras["max_force_spread_ev_per_angstrom"] == pytest.approx(0.1)
         spreads = np.loadtxt(run.folder / f"run.spread_{bead}")
         np.testing.assert_allclose(spreads, [[0.1, 0.0, 0.0, 0.0]] * 4, atol=1e-9)
+
+
+def test_the_committee_is_understood_by_ipi_itself(run: HandWrittenRun) -> None:
+    run.start(beads=2, steps=2)
+    assert run.process is not None
+    run.process.kill()  # its input is made into another
+    text = (run.folder / "input.xml").read_text()
+    socket = text[text.index("<ffsocket") : text.index("</ffsocket>") + len("</ffsocket>")]
+    name = f"tace-al-test-{os.getpid()}"  # i-PI gives inner sockets no prefix but its own
+    inner = socket.replace("name='any'", "name='inner'").replace("> s <", f"> {name} <")
+    committee = f"<ffcommittee name='any'><parse_json>True</parse_json>{inner}</ffcommittee>"
+    text = text.replace(socket, committee).replace(
+        "extra_type='force_spread_ev_per_angstrom'", "extra_type='committee_uncertainty'"
+    )
+    run.process.wait()
+    (run.folder / "input.xml").write_text(text)
+    run.launch()
+    Driver(Members(), run.atoms, unix_address(name), settings=SETTINGS).serve()
+    run.properties()
+
+    found = np.loadtxt(run.folder / "run.spread_0") * HARTREE
+    np.testing.assert_allclose(found, 0.02 * np.sqrt(2.0), rtol=1e-6)  # i-PI's has n - 1 below
 
 
 def test_energy_and_pressure_of_a_crystal_are_those_of_its_calculator(run: HandWrittenRun) -> None:

@@ -186,12 +186,13 @@ def test_a_server_that_is_killed_is_replaced_from_its_checkpoint(
 
     real = ipi_server.IpiServer.start
 
-    def start(self: ipi_server.IpiServer, text: str) -> None:
-        real(self, text)
+    def start(self: ipi_server.IpiServer, text: str, **options: bool) -> None:
+        real(self, text, **options)
         assert self.pid is not None
         pids.append(self.pid)
 
     monkeypatch.setattr(ipi_server.IpiServer, "start", start)
+    (tmp_path / "checkpoint_a").write_text("of a run before, <cut off")
     potential = Watched(at=36, action=lambda: os.kill(pids[-1], signal.SIGKILL))
     chunk = sampler(potential, tmp_path, steps=60, coordinates=((0, 1),), equilibration=0).run(
         hydrogens()
