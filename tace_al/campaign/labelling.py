@@ -15,10 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
+from tace_al.campaign.outliers import Outliers
+from tace_al.campaign.retrying import kept_bundle, retries
 from tace_al.campaign.workplace import Level, Workplace, raise_if_hopeless
 from tace_al.core.labels import Label
 from tace_al.core.random_generators import random_generator
-from tace_al.dispatch.label_file import label_path, read_label
+from tace_al.dispatch.apps import TIMED_OUT
+from tace_al.dispatch.label_file import LabelFailure, label_path, read_label
 from tace_al.dispatch.request import Envelope
 
 OWNER = "campaign"
@@ -37,6 +40,8 @@ class Labelling:
     def __init__(self, workplace: Workplace, on_label: Callable[[str], None]) -> None:
         self.workplace, self.on_label = workplace, on_label
         self._batches: dict[str, tuple[Level, list[str]]] = {}
+        self._timed_out: set[str] = set()
+        self._outliers = Outliers(workplace.store)
         records = workplace.store.labels(state=None)
         self.counts = Counter(str(record.fidelity_name) for record in records)
         self._seconds: dict[str, list[float]] = {name: [] for name in workplace.levels}
@@ -120,12 +125,15 @@ class Labelling:
         store.move_candidate(key, source=states, target="queued", levels=levels)
 
     def receive(self, envelope: Envelope) -> None:
-        """Keep the labels and failures of a batch; a batch that died is tried one by one."""
+        """Keep the labels and failures of a batch.
+
+        A batch that died is tried one by one, and one structure that ran out of time once more.
+        """
         level, keys = self._batches.pop(envelope.key)
         store = self.workplace.store
         raise_if_hopeless(envelope)
         if not envelope.ok or envelope.result is None:
-            if len(keys) > 1:
+            if len(keys) > 1 or self._deserves_more_time(keys[0], envelope):
                 for key in keys:
                     self._send([key], level)
             else:
@@ -135,10 +143,15 @@ class Labelling:
         for entry in envelope.result["labels"]:
             key = entry["structure"]
             candidate = store.candidate(key)
-            if entry["ok"]:
+            path = label_path(self.workplace.labels_dir, entry["label_key"])
+            problem = self._outliers.problem(key, path, level.name) if entry["ok"] else None
+            if problem is not None:
+                kind, message = problem.kind, problem.message
+                self._fail(key, level, kind=kind, message=message, envelope=envelope)
+            elif entry["ok"]:
                 self.keep(
                     key,
-                    label_path(self.workplace.labels_dir, entry["label_key"]),
+                    path,
                     role=self.role(key, candidate.kind),
                     generation=candidate.generation,
                     worker=envelope.worker,
@@ -149,8 +162,10 @@ class Labelling:
                 target = "queued" if further else "labelled"
                 store.move_candidate(key, source=("running", "queued"), target=target)
             else:
-                kind, message = entry["kind"], entry["message"]
-                self._fail(key, level, kind=kind, message=message, envelope=envelope)
+                kind, message, attempts = entry["kind"], entry["message"], entry.get("attempts", 1)
+                self._fail(
+                    key, level, kind=kind, message=message, envelope=envelope, attempts=attempts
+                )
 
     def keep(
         self,
@@ -177,18 +192,36 @@ class Labelling:
             self._seconds[name].append(label.seconds)
         self.on_label(key)
 
-    def _fail(self, key: str, level: Level, *, kind: str, message: str, envelope: Envelope) -> None:
-        """Record a failed label with its reason."""
+    def _fail(
+        self,
+        key: str,
+        level: Level,
+        *,
+        kind: str,
+        message: str,
+        envelope: Envelope,
+        attempts: int = 1,
+    ) -> None:
+        """Record a failed label with its reason and the bundle that repeats it."""
         store = self.workplace.store
         candidate = store.candidate(key)
+        failure = LabelFailure(
+            structure_key=key,
+            fidelity_key=level.fidelity.key,
+            kind=kind,
+            message=message,
+            attempts=attempts,
+            log=f"{message}\nThe task left its files in: {envelope.folder or 'no folder'}",
+        )
         new = store.add_failure(
             key,
             level.fidelity,
             kind=kind,
             message=message,
-            bundle=self.workplace.kept_path(envelope.folder) if envelope.folder else "",
+            bundle=kept_bundle(store, failure, level.fidelity, level.choice),
             generation=candidate.generation,
             worker=envelope.worker,
+            attempts=attempts,
         )
         self.counts[level.name] += int(new)
         store.move_candidate(key, source=("running", "queued"), target="failed", reason=kind)
@@ -221,8 +254,18 @@ class Labelling:
             "frames": self.workplace.frame_file(self.workplace.store.structures(keys)),
             "keys": keys,
         }
+        again = retries(self.workplace.store, keys)
+        if again:  # at a user's word; it makes another request than the one that failed
+            payload["retries"] = again
         request = self.workplace.submit("label", payload)
         self._batches[request.key] = (level, keys)
+
+    def _deserves_more_time(self, key: str, envelope: Envelope) -> bool:
+        """Tell whether a structure ran past its deadline for the first time."""
+        if envelope.error_kind != TIMED_OUT or key in self._timed_out:
+            return False
+        self._timed_out.add(key)
+        return True
 
     def _batch_size(self, num_keys: int, level: Level) -> int:
         """Return how many structures go into one task."""
