@@ -8,6 +8,9 @@ the surface and bring home what the committee does not know; once a generation e
 its own atoms, and the campaign ends when their sticking probability is steady and precise.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ase import Atoms
 from ase.build import fcc100, fcc111
 from ase.constraints import FixAtoms
@@ -36,8 +39,8 @@ def campaign(
     metal: str = "Pt",
     face: str = "111",
     projectile: str = "",
-    energy_ev: float = 10.0,
-    angle: float = 70.0,
+    energy_ev: float = 5.0,
+    angle: float = 45.0,
     temperature: float = 300.0,
     labeller: str = "emt",
     trajectories: int = 30,
@@ -69,38 +72,19 @@ def campaign(
     seed
         Of everything random.
     """
-    surface = clean_surface(metal, face)
-    shot = projectile or metal
-    beam = {
-        "projectile": shot,
+    beam: dict[str, str | float] = {
+        "projectile": projectile or metal,
         "energy_ev": energy_ev,
         "angle": angle,
         "temperature": temperature,
         "timestep_fs": 4.0,
         "stick_fs": 500.0,
     }
-    seeds = beam_seeds(surface, shot, number=16, seed=seed)
-    channel = {
-        "name": f"{shot}_on_{metal}{face}",
-        "starts": [Structure.from_atoms(surface)],
-        "seeds": [Structure.from_atoms(atoms) for atoms in seeds],
-    }
     return Campaign.build(
+        **exploration_of(clean_surface(metal, face), beam, trajectories=trajectories, seed=seed),
         name="nonequilibrium",
-        structures=[channel],
-        samplers=[
-            {
-                "name": "beam",
-                "walkers": 2,
-                "options": {**beam, "number": 4, "record_every": 40, "equilibration": 100},
-            }
-        ],
-        target={"name": "sticking", "options": {**beam, "number": trajectories}},
         labeller=LabellerChoice(name=labeller),
         machine=machine_from_name(machine),
-        model=ModelChoice(members=3, first_epochs=60, epochs=25, seconds=45.0),
-        exploration=Exploration(num_rattled=6, relax_steps=20),
-        acquisition=Acquisition(low=0.3, high=8.0, per_generation=30, audit_share=0.2),
         stopping=Stopping(
             max_labels=max_labels,
             max_seconds=60 * max_minutes,
@@ -111,8 +95,36 @@ def campaign(
     )
 
 
+def exploration_of(
+    surface: Atoms, beam: Mapping[str, str | float], *, trajectories: int, seed: int
+) -> dict[str, Any]:
+    """Return channel, sampler, target and settings of a committee for a beam on a surface."""
+    shot = str(beam["projectile"])
+    seeds = beam_seeds(surface, shot, number=30, seed=seed)
+    channel = {
+        "name": f"{shot}_on_{surface.get_chemical_symbols()[0]}",
+        "starts": [Structure.from_atoms(surface)],
+        "seeds": [Structure.from_atoms(atoms) for atoms in seeds],
+    }
+    shooting = {**beam, "number": 4, "record_every": 40, "equilibration": 100}
+    return {
+        "structures": [channel],
+        "samplers": [{"name": "beam", "walkers": 2, "options": shooting}],
+        "target": {"name": "sticking", "options": {**beam, "number": trajectories}},
+        "model": ModelChoice(
+            options={"channels": 16, "cutoff": 5.0},
+            members=3,
+            first_epochs=120,
+            epochs=40,
+            seconds=60.0,
+        ),
+        "exploration": Exploration(num_rattled=12, relax_steps=20),
+        "acquisition": Acquisition(low=0.3, high=8.0, per_generation=40, audit_share=0.2),
+    }
+
+
 def clean_surface(metal: str, face: str) -> Atoms:
-    """Return four layers of 3 x 3 atoms with the lowest one held.
+    """Return three layers of 3 x 3 atoms with the lowest one held.
 
     Raises
     ------
@@ -125,7 +137,7 @@ def clean_surface(metal: str, face: str) -> Atoms:
         raise ConfigError(
             f"'{metal}' is no metal of effective-medium theory.{nearest_names(metal, METALS)}"
         )
-    built = FACES[face](metal, (3, 3, 4), vacuum=8.0, periodic=True)
+    built = FACES[face](metal, (3, 3, 3), vacuum=8.0, periodic=True)
     surface = bare_copy(built)
-    surface.set_constraint(FixAtoms(indices=[atom.index for atom in built if atom.tag == 4]))
+    surface.set_constraint(FixAtoms(indices=[atom.index for atom in built if atom.tag == 3]))
     return surface

@@ -62,7 +62,9 @@ def heat(
     from tace_al.engines.sampling.heat_flow import HeatFlow
 
     plan = HeatPlan(timestep_fs=timestep, record_every=record_every, seed=seed)
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     flow = HeatFlow(atoms, hot=hot, cold=cold, axis=axis, slices=slices, friction=friction)
     begin = steps // 3 if settle is None else settle

@@ -60,7 +60,9 @@ def shear(
         record_every=record_every,
         seed=seed,
     )
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     begin = steps // 5 if settle is None else settle
     if not 0 <= begin < steps:
