@@ -68,8 +68,7 @@ def lowest_mode(
     SamplerError
         Nothing can move, or forces are not finite.
     """
-    rigid = rigid_motions(atoms)
-    movable = ~fixed_mask(atoms)[:, None]
+    rigid, movable = rigid_motions(atoms), ~fixed_mask(atoms)[:, None]
 
     def cleaned(vector: np.ndarray) -> np.ndarray:
         vector = (vector.reshape(-1, 3) * movable).ravel()
@@ -88,19 +87,17 @@ def lowest_mode(
         small = vectors.T @ products
         values, mixtures = np.linalg.eigh(0.5 * (small + small.T))
         mode, curvature = vectors @ mixtures[:, 0], float(values[0])
-        rest = products @ mixtures[:, 0] - curvature * mode
-        residual = float(np.linalg.norm(rest))
-        limit = tolerance * max(1.0, abs(curvature))
-        if residual < limit or len(basis) >= min(max_products, num_free):
+        residual = float(np.linalg.norm(products @ mixtures[:, 0] - curvature * mode))
+        good = residual < tolerance * max(1.0, abs(curvature))
+        if good or len(basis) >= min(max_products, num_free):
             break
         following = cleaned(images[-1])
-        for _ in range(2):  # once more, for what rounding left
-            following = following - vectors @ (vectors.T @ following)
+        following -= vectors @ (vectors.T @ following)
+        following -= vectors @ (vectors.T @ following)  # once more, for what rounding left
         length = np.linalg.norm(following)
         if length < 1e-6:
             break
         basis.append(following / length)
-    mode = cleaned(mode)
     return Mode(
         direction=(mode / np.linalg.norm(mode)).reshape(-1, 3),
         curvature=curvature,

@@ -1,7 +1,7 @@
 """What `tace-al md` and `tace-al ramp` share: options, the run itself, what is said about it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -135,13 +135,12 @@ class DynamicsResult:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PotentialSource:
     """The options of a command that say what drives it, beside its models."""
 
     calculator: str | None
     options: Sequence[str] | None
-    _: KW_ONLY
     device: str
     dtype: Literal["float32", "float64"] | None
     head: str | None

@@ -85,7 +85,9 @@ def md(
         stop_above=stop_above,
         max_separation=max_separation,
     )
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     _carry_out(plan, atoms, chosen, structure=structure, out=out, equilibration=equilibration)
 

@@ -89,7 +89,9 @@ def metad(
     from tace_al.engines.sampling.metadynamics_sampler import hill_bias, upper_walls
 
     check_variables(cv)
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     hills = Hills(height=height, pace=pace, bias_factor=bias_factor, temperature=temperature)
     bias = hill_bias(tuple(cv or ()), tuple(width or ()), atoms)

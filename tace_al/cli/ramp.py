@@ -83,7 +83,9 @@ def ramp(
         stop_above=stop_above,
         max_separation=max_separation,
     )
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     _carry_out(plan, structure, models, source, electrons=(charge, multiplicity), out=out)
 
 

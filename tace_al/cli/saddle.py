@@ -68,7 +68,9 @@ def saddle(
     from tace_al.engines.sampling.saddle_search import SearchSettings
 
     settings = SearchSettings(fmax=fmax, max_steps=max_steps, seed=seed)
-    source = PotentialSource(calculator, option, device=device, dtype=dtype, head=head)
+    source = PotentialSource(
+        calculator=calculator, options=option, device=device, dtype=dtype, head=head
+    )
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     target = None if towards is None else read_structure(towards)
     lead = (active_atoms(active), target)

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.io import write
 
 from tace_al.data.extxyz import read_structures
 from tace_al.engines.sampling.recorded_run import read_log
+from tace_al.model.checkpoint import save
+from tace_al.model.tace import Tace
 
 
 @pytest.fixture
@@ -121,3 +123,21 @@ def test_a_heating_ramp_gives_the_heat_capacity(
     found = read(out / "ramp.json")["responses"]["heat_capacity_kb_per_atom"]
     potential = 1.5 * 3 / 4  # of four atoms, nine of twelve directions are springs
     assert found - 1.5 == pytest.approx(potential, rel=0.25)
+
+
+def test_a_committee_says_what_it_does_not_know(
+    tace_al: Callable[..., Any], tmp_path: Path
+) -> None:
+    write(tmp_path / "w.xyz", molecule("H2O"), format="extxyz")
+    models = [tmp_path / "a.tace", tmp_path / "b.tace"]
+    for seed, path in enumerate(models):
+        save(Tace.from_preset("tiny", elements=["H", "O"], seed=seed), path)
+    arguments = ["md", tmp_path / "w.xyz", *models, "--steps", 20, "--record-every", 5]
+    outcome = tace_al(*arguments, "--out", tmp_path / "run", "--temperature", 50)
+    assert outcome.code == 0, outcome.err
+    assert (read_log(tmp_path / "run")["uncertainty_ev_per_a"] > 0.0).all()
+    assert len(read(tmp_path / "run" / "md.json")["inputs"]["potential"]["sha256"]) == 2
+    stopped = tace_al(*arguments, "--out", tmp_path / "stopped", "--stop-above", 1e-9)
+    assert stopped.code == 0, stopped.err
+    found = read(tmp_path / "stopped" / "md.json")
+    assert found["outcome"] == "stopped" and "error bar" in found["reasons"][0]
