@@ -25,7 +25,7 @@ def doctor(
     workflow: Annotated[
         str | None,
         typer.Argument(
-            metavar="[WORKFLOW]",
+            metavar="WORKFLOW",
             help="Workflow or campaign.yaml whose first structure, labeller and model are tried; "
             "default: a water molecule with GFN2-xTB.",
         ),

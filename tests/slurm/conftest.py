@@ -25,6 +25,7 @@ import psutil
 import pytest
 
 NODES = ("n1", "n2", "n3")
+MUNGE_USER = "munge"
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 _DAEMONS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo")
 
@@ -103,11 +104,15 @@ class Slurm:
         watcher = [sys.executable, "-c", WATCHER, str(folder / "lock"), str(self.configuration)]
         self._watcher = subprocess.Popen(watcher, start_new_session=True)
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._start_munge()
-        self._start("slurmctld", "slurmctld", "-D")
-        for node in NODES:
-            self.start_node(node)
-        self.wait_until(lambda: self.node_states() == dict.fromkeys(NODES, "idle"), 60.0)
+        try:
+            self._start_munge()
+            self._start("slurmctld", "slurmctld", "-D")
+            for node in NODES:
+                self.start_node(node)
+            self.wait_until(lambda: self.node_states() == dict.fromkeys(NODES, "idle"), 60.0)
+        except BaseException:
+            self.close()
+            raise
 
     def _write_files(self) -> bool:
         """Write the configuration; return whether the third node could be given its GPUs."""
@@ -140,7 +145,6 @@ class Slurm:
 
     def _start_munge(self) -> None:
         """Start the authentication service, as its own user where this is root."""
-        key = self.folder / "munge.key"
         home = self.folder / "munge"
         home.mkdir(mode=0o755)
         key = home / "key"
@@ -149,8 +153,8 @@ class Slurm:
         command = ["munged", "--foreground", "--force", f"--key-file={key}"]
         command += [f"--{kind}-file={home / kind}" for kind in ("log", "pid", "seed")]
         command += [f"--socket={self.folder / 'munge.socket'}"]
-        if os.getuid() == 0:
-            owner = pwd.getpwnam("munge")
+        if os.getuid() == 0 and MUNGE_USER in {user.pw_name for user in pwd.getpwall()}:
+            owner = pwd.getpwnam(MUNGE_USER)
             os.chown(home, owner.pw_uid, owner.pw_gid)
             os.chown(key, owner.pw_uid, owner.pw_gid)
             command[-1] = f"--socket={home / 'socket'}"

@@ -66,16 +66,16 @@ def test_draining_blocks_lose_nothing_and_workers_have_a_gpu_each(
     if not slurm.has_gpus:
         pytest.skip("device files for Slurm's GPUs can be made by root alone")
     drains_soon = machine(
-        partition="gpu", gpus_per_node=2, start_up_s=0, longest_task_s=594, walltime="00:10:00"
+        partition="gpu", gpus_per_node=2, start_up_s=0, longest_task_s=591, walltime="00:10:00"
     )
     before, events = len(slurm.completed()), []
     with Dispatcher(drains_soon, tmp_path, lambda name, fields: events.append(name)) as dispatcher:
-        for number in range(24):
-            dispatcher.submit(probe(action="sleep", seconds=0.7, value=number))
+        for number in range(30):
+            dispatcher.submit(probe(action="sleep", seconds=1.0, value=number))
         results = []
         while dispatcher.in_flight:
             results += dispatcher.wait(60.0)
-    assert len(results) == 24 and all(envelope.ok for envelope in results)
+    assert len(results) == 30 and all(envelope.ok for envelope in results)
     assert events == []  # no task was cut off and tried again
     assert {envelope.result["gpus"] for envelope in results} == {"0", "1"}
     slurm.wait_until(lambda: not slurm.jobs(), 30.0)

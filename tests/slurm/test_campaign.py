@@ -156,7 +156,7 @@ def test_a_campaign_survives_a_lost_node_and_a_killed_main_process(slurm: Any) -
     # one worker on the lost node, three when the main process died
     assert sum(counts.values()) - len(counts) <= 4
 
-    slurm.wait_until(lambda: not slurm.jobs(), 30.0)
+    slurm.wait_until(lambda: not slurm.jobs(), 60.0)  # Slurm has to notice the dead node
     slurm.wait_until(lambda: left_of(slurm) == [], 30.0)
     mark = folder_mark(run.directory)
     ended = {job["JobId"]: job for job in slurm.completed() if mark in job["Name"]}
