@@ -33,21 +33,35 @@ def extras_text(prediction: Prediction, virial: np.ndarray, kind: ExtrasKind) ->
     virial
         (3, 3) of the mean, -dE/dstrain in eV.
     kind
-        "full" has every member's forces, "spread" no forces, "none" is empty.
+        "full" has every member's forces, "spread" no forces, "none" is empty. A single model has
+        the keys of the spread, all zero, and no committee.
     """
     if kind == "none":
         return ""
+    num_members = len(prediction.member_energies)
+    if num_members == 1:
+        return _single(prediction)
     spread = prediction.force_spread
     content: dict[str, float | list[float] | list[list[float]]] = {
         "energy_ev": prediction.energy,
         "energy_spread_ev": prediction.energy_spread,
         "max_force_spread_ev_per_angstrom": float(spread.max(initial=0.0)),
-        "force_spread_ev_per_angstrom": [round(float(one), _DIGITS) for one in spread],
+        "force_spread_ev_per_angstrom": np.round(spread, _DIGITS).tolist(),
         "committee_pot": [float(one) / HARTREE for one in prediction.member_energies],
     }
     if kind == "full":
-        num_members = len(prediction.member_energies)
         forces = prediction.member_forces.reshape(num_members, -1) * (BOHR / HARTREE)
         content["committee_force"] = forces.tolist()
         content["committee_virial"] = [(virial.ravel() / HARTREE).tolist()] * num_members
+    return json.dumps(content, allow_nan=False)
+
+
+def _single(prediction: Prediction) -> str:
+    """Return the extras of a model alone, which i-PI takes as one member of its own committee."""
+    content = {
+        "energy_ev": prediction.energy,
+        "energy_spread_ev": 0.0,
+        "max_force_spread_ev_per_angstrom": 0.0,
+        "force_spread_ev_per_angstrom": [0.0] * len(prediction.forces),
+    }
     return json.dumps(content, allow_nan=False)

@@ -200,15 +200,21 @@ def read_template(
 def refuse_overlaps(frames: "Sequence[Atoms]", predictions: "Sequence[Prediction]") -> None:
     """Refuse beads whose atoms overlap: forces would be answered that mean nothing.
 
+    The first bead and every bead with a large force are looked at: beads of one polymer are close.
+
     Raises
     ------
     StructureError
         Atoms of a bead overlap.
     """
-    from tace_al.engines.labelling.guards import contact_problem
+    import numpy as np
 
-    del predictions
-    for bead, atoms in enumerate(frames):
+    from tace_al.engines.labelling.guards import contact_problem
+    from tace_al.engines.sampling.pimd import CALM_FORCE
+
+    for bead, (atoms, prediction) in enumerate(zip(frames, predictions, strict=True)):
+        if bead > 0 and (np.abs(prediction.forces) < CALM_FORCE).all():
+            continue
         problem = contact_problem(atoms)
         if problem is not None:
             raise StructureError(

@@ -42,3 +42,13 @@ def test_spreads_are_there_for_each_atom(prediction: Prediction) -> None:
 
 def test_none_is_empty(prediction: Prediction) -> None:
     assert extras_text(prediction, np.zeros((3, 3)), "none") == ""
+
+
+def test_a_single_model_has_no_committee_and_no_spread(prediction: Prediction) -> None:
+    alone = Prediction(
+        member_energies=prediction.member_energies[:1], member_forces=prediction.member_forces[:1]
+    )
+    found = json.loads(extras_text(alone, np.zeros((3, 3)), "full"))
+    assert found["force_spread_ev_per_angstrom"] == [0.0] * 5
+    assert found["energy_ev"] == pytest.approx(alone.energy)
+    assert not any(name.startswith("committee") for name in found)
