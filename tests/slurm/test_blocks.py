@@ -83,7 +83,7 @@ def test_draining_blocks_lose_nothing_and_workers_have_a_gpu_each(
 
 
 def test_a_dead_interchange_ends_the_blocks_too(machine: Any, slurm: Any, tmp_path: Path) -> None:
-    with Dispatcher(machine(), tmp_path) as dispatcher:
+    with Dispatcher(machine(nodes_per_block=2), tmp_path) as dispatcher:  # started by srun
         dispatcher.submit(probe(value=1))
         assert dispatcher.wait(90.0)[0].ok
         dispatcher.submit(probe(action="sleep", seconds=300.0))
