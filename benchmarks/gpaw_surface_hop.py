@@ -9,8 +9,7 @@ way: images beyond it take their forces from their twins, which halves the work 
 number; a plain band would compute them, so they count as labels. Every calculation is kept in a
 file, so that the program may be stopped at any time and goes on.
 
-A campaign's folder (`--campaign runs/surface_hop`) is compared with the band: barrier, labels,
-minutes, and the figure of both.
+A campaign is put beside the result by `benchmarks.gpaw_surface_hop_report`.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from tace_al.engines.labelling.labeller import Labeller
 from tace_al.workflows.reactions import GPAW_SURFACE_HOP, hollow_site, neighbouring_hollow
 
 RESULTS = Path(__file__).parent / "results"
-NUM_IMAGES = 7
+NUM_IMAGES = 7  # odd, so that one lies on the mirror plane
 FMAX = 0.05  # eV/A
 RELAX_FMAX = 0.02  # eV/A
 CLIMB_BELOW = 0.3  # eV/A, on the band, when the highest image starts to climb
@@ -156,6 +155,20 @@ def mirrored(atoms: Atoms, plane: float) -> tuple[Atoms, np.ndarray]:
     return copy, np.argsort(holder)
 
 
+def make_symmetric(images: list[Atoms], plane: float) -> None:
+    """Make each image beyond the plane the exact twin of the one before it.
+
+    Interpolation is symmetric to its own tolerance only, and forces keep what symmetry there is.
+    """
+    half = NUM_IMAGES // 2
+    for before, beyond in zip(images[:half], images[:half:-1], strict=True):
+        twin, _ = mirrored(before, plane)
+        beyond.set_positions(twin.positions, apply_constraint=False)
+    twin, _ = mirrored(images[half], plane)
+    mean = 0.5 * (images[half].positions + twin.positions)
+    images[half].set_positions(mean, apply_constraint=False)
+
+
 def relaxed_hollow(kept: KeptLabels) -> Atoms:
     """Return oxygen in its hollow, relaxed with the labeller."""
     atoms = hollow_site()
@@ -176,6 +189,7 @@ def reference_band(kept: KeptLabels, initial: Atoms, console: Console) -> tuple[
         atoms.calc = MirroredCalculator(kept, plane)
     band = NEB(images, k=0.1, method="improvedtangent")
     band.interpolate("idpp", mic=True)
+    make_symmetric(images, plane)
     optimiser = BFGS(band, logfile=None, maxstep=LARGEST_STEP)
 
     def tell() -> None:
