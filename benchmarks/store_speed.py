@@ -7,11 +7,12 @@ time, of the calling process and the server together, which other work on the ma
 less. Then several processes claim from one queue, and the server is killed and started again.
 
     python -m benchmarks.store_speed            100 000 structures
-    python -m benchmarks.store_speed --structures 2000 --out FOLDER
+    python -m benchmarks.store_speed --structures 3000 --out FOLDER
 """
 
 import argparse
 import datetime
+import functools
 import json
 import multiprocessing
 import os
@@ -31,11 +32,11 @@ from ase import Atoms
 from ase.build import molecule
 
 from benchmarks.machine import processor
+from tace_al.core.hashing import content_hash
 from tace_al.core.labels import Fidelity, Label, label_key
 from tace_al.data.frames import structure_key
 from tace_al.store.blobs import pack_arrays
 from tace_al.store.embedded.launch import stop_server
-from tace_al.store.records import CandidateRecord, LabelRecord, StructureRecord
 from tace_al.store.store import Store
 from tace_al.store.structures import packed_frame
 from tace_al.store.table import now
@@ -44,84 +45,93 @@ RESULTS = Path(__file__).parent / "results"
 FIDELITY = Fidelity(name="gfn2", code="tblite 0.8.0", settings={"method": "GFN2-xTB"})
 BATCH = 2000
 GOAL_MS = 2.0
+REAL_SHARE = 50
 CLAIMERS = 4
 CLAIMS_EACH = 250
 
 
+@functools.cache
 def frame(number: int) -> Atoms:
-    """Return ethanol, displaced as no other number's."""
+    """Return ethanol, displaced as no other number's; made once, outside what is timed."""
     atoms = molecule("CH3CH2OH")
-    atoms.positions += np.random.default_rng(number).normal(0.0, 0.1, (len(atoms), 3))
+    atoms.positions += np.random.default_rng(number + 1).normal(0.0, 0.1, (len(atoms), 3))
     return atoms
 
 
-def fill(store: Store, num_structures: int) -> list[str]:
-    """Put structures, candidates (half queued, half labelled) and labels in; return their keys."""
-    keys: list[str] = []
+def fill(store: Store, num_structures: int) -> list[int]:
+    """Put structures, candidates (half queued, half labelled) and labels in.
+
+    Returns the numbers of those that have frames of their own, one of fifty; the others share one
+    frame under a key of their own, which spares making 10^5 archives and weighs the same.
+    """
+    real = range(0, num_structures, REAL_SHARE)
+    shared = packed_frame(frame(-1))
     forces = pack_arrays({"forces": np.zeros((9, 3))})
     for start in range(0, num_structures, BATCH):
-        documents: dict[type[Any], list[Any]] = {
-            StructureRecord: [],
-            CandidateRecord: [],
-            LabelRecord: [],
-        }
+        bodies: dict[str, list[dict[str, Any]]] = {"structure": [], "candidate": [], "label": []}
         for number in range(start, min(start + BATCH, num_structures)):
-            atoms = frame(number)
-            key = structure_key(atoms)
-            keys.append(key)
-            labelled = number % 2 == 0
-            common = {"campaign": store.campaign_id, "channel": "c", "created": now()}
-            structure = StructureRecord(
-                key=key,
-                formula="C2H6O",
-                num_atoms=9,
-                charge=0,
-                multiplicity=1,
-                origin={"kind": "md", "walker": f"w{number % 50}", "step": number},
-                frame=packed_frame(atoms),
-                **common,
-            )
-            candidate = CandidateRecord(
-                key=key,
-                kind="uncertain",
-                state="labelled" if labelled else "queued",
-                generation=1,
-                priority=float((number * 7919) % 10007),
-                uncertainty=0.2,
-                updated=now(),
-                **common,
-            )
-            documents[StructureRecord].append(structure.to_mongo())
-            documents[CandidateRecord].append(candidate.to_mongo())
-            if labelled:
-                label = LabelRecord(
-                    campaign=store.campaign_id,
-                    key=label_key(key, FIDELITY.key),
-                    structure=key,
-                    fidelity=FIDELITY.key,
-                    fidelity_name="gfn2",
-                    state="labelled",
-                    energy=-1.0,
-                    arrays=forces,
-                    role="train",
-                    sequence=number,
-                    generation=1,
-                    created=now(),
-                )
-                documents[LabelRecord].append(label.to_mongo())
-        for record, bodies in documents.items():
-            collection = store.connection.documents[record._meta["collection"]]
-            collection.insert_many(bodies, ordered=False)
-    return keys
+            own = number in real
+            atoms = frame(number) if own else None
+            key = structure_key(atoms) if atoms is not None else content_hash(number)
+            content = packed_frame(atoms) if atoms is not None else shared
+            structure, candidate, label = documents(number, key, content, forces)
+            bodies["structure"].append(structure)
+            bodies["candidate"].append(candidate)
+            if number % 2 == 0:
+                bodies["label"].append(label)
+        for name, batch in bodies.items():
+            common = {"campaign": store.campaign_id, "created": now()}
+            complete = [{**common, **body} for body in batch]
+            store.connection.documents[name].insert_many(complete, ordered=False)
+    return list(real)
 
 
-def verbs(store: Store, keys: list[str]) -> dict[str, Callable[[int], object]]:
+def documents(number: int, key: str, content: bytes, forces: bytes) -> tuple[dict[str, Any], ...]:
+    """Return structure, candidate and label as the verbs would write them."""
+    structure = {
+        "key": key,
+        "formula": "C2H6O",
+        "num_atoms": 9,
+        "charge": 0,
+        "multiplicity": 1,
+        "channel": "c",
+        "origin": {"kind": "md", "walker": f"w{number % 50}", "step": number},
+        "frame": content,
+    }
+    candidate = {
+        "key": key,
+        "kind": "uncertain",
+        "state": "queued" if number % 2 else "labelled",
+        "channel": "c",
+        "generation": 1,
+        "priority": float((number * 7919) % 10007),
+        "uncertainty": 0.2,
+        "attempts": 0,
+        "updated": now(),
+    }
+    label = {
+        "key": label_key(key, FIDELITY.key),
+        "structure": key,
+        "fidelity": FIDELITY.key,
+        "fidelity_name": "gfn2",
+        "state": "labelled",
+        "energy": -1.0,
+        "arrays": forces,
+        "seconds": 0.1,
+        "role": "train",
+        "sequence": number,
+        "generation": 1,
+    }
+    return structure, candidate, label
+
+
+def verbs(store: Store, real: list[int], first_new: int) -> dict[str, Callable[[int], object]]:
     """Return the calls to time, each given the number of its turn."""
-    first_new = len(keys)
+    keys = {number: structure_key(frame(number)) for number in real}
     fresh: dict[int, str] = {}
 
-    def known(turn: int) -> str:
-        return keys[(turn * 7727) % len(keys)]
+    def known(turn: int) -> int:
+        return real[(turn * 7727) % len(real)]
 
     def add_structure(turn: int) -> str:
         atoms = frame(first_new + turn)
@@ -145,16 +155,16 @@ def verbs(store: Store, keys: list[str]) -> dict[str, Callable[[int], object]]:
         "claim the next candidate": lambda turn: store.claim_candidates("bench", 1),
         "insert a new structure": add_structure,
         "insert a known structure": lambda turn: store.add_structure(
-            frame((turn * 7727) % len(keys)), channel="c", origin={}
+            frame(known(turn)), channel="c", origin={}
         ),
         "insert a new candidate": add_candidate,
         "insert a known candidate": lambda turn: store.add_candidate(
-            known(turn), kind="seed", channel="c", generation=2
+            keys[known(turn)], kind="seed", channel="c", generation=2
         ),
         "insert a new label": add_label,
-        "read a structure by key": lambda turn: store.structure(known(turn)),
-        "read a candidate by key": lambda turn: store.candidate(known(turn)),
-        "ask whether a label exists": lambda turn: store.has_label(known(turn), FIDELITY.key),
+        "read a structure by key": lambda turn: store.structure(keys[known(turn)]),
+        "read a candidate by key": lambda turn: store.candidate(keys[known(turn)]),
+        "ask whether a label exists": lambda turn: store.has_label(keys[known(turn)], FIDELITY.key),
         "move a candidate": lambda turn: store.move_candidate(
             fresh[turn], source="flagged", target="queued", priority=0.5
         ),
@@ -162,12 +172,14 @@ def verbs(store: Store, keys: list[str]) -> dict[str, Callable[[int], object]]:
 
 
 def timed(
-    calls: dict[str, Callable[[int], object]], turns: int, server: Path
+    calls: dict[str, Callable[[int], object]], turns: int, *, first_new: int, server: Path
 ) -> dict[str, dict[str, float]]:
-    """Return median and 95th percentile in ms of each call, all kinds taken in turn.
+    """Return percentiles and processor time in ms of each call, all kinds taken in turn.
 
     `server` is the file in which Linux counts the processor time of the server, in ns.
     """
+    for turn in range(turns + 1):
+        frame(first_new + turn)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     work: dict[str, list[float]] = {name: [] for name in calls}
 
@@ -183,6 +195,7 @@ def timed(
                 work[name].append(worked() - before)
     return {
         name: {
+            "p10_ms": round(1e3 * float(np.percentile(values, 10)), 3),
             "median_ms": round(1e3 * statistics.median(values), 3),
             "p95_ms": round(1e3 * float(np.percentile(values, 95)), 3),
             "processor_ms": round(1e3 * statistics.median(work[name]), 3),
@@ -255,12 +268,14 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         f"{content['structures']} structures of nine atoms with as many candidates and half as "
         f"many labels; {content['turns']} calls of each kind, taken in turn, by the clock, and "
-        f"processor time of caller and server together. Goal: {GOAL_MS:g} ms each.",
+        f"processor time of caller and server together. Goal: {GOAL_MS:g} ms each. Of a busy "
+        "machine the 10 % tell most: other work only ever adds to them.",
         "",
-        "| call | median, ms | 95 %, ms | processor, ms |",
-        "|---|---|---|---|",
+        "| call | 10 %, ms | median, ms | 95 %, ms | processor, ms |",
+        "|---|---|---|---|---|",
         *(
-            f"| {name} | {row['median_ms']:.2f} | {row['p95_ms']:.2f} | {row['processor_ms']:.2f} |"
+            f"| {name} | {row['p10_ms']:.2f} | {row['median_ms']:.2f} | {row['p95_ms']:.2f} "
+            f"| {row['processor_ms']:.2f} |"
             for name, row in content["calls"].items()
         ),
         "",
@@ -286,10 +301,15 @@ def measure(num_structures: int, turns: int) -> dict[str, Any]:
                 store.start_campaign("speed", {}, seed=0, code_version=version("tace-al"))
                 store.add_fidelity(FIDELITY)
                 begin = time.perf_counter()
-                keys = fill(store, num_structures)
+                real = fill(store, num_structures)
                 fill_s = time.perf_counter() - begin
                 pid = json.loads((directory / "db/address.json").read_text())["pid"]
-                calls = timed(verbs(store, keys), turns, Path(f"/proc/{pid}/schedstat"))
+                calls = timed(
+                    verbs(store, real, num_structures),
+                    turns,
+                    first_new=num_structures,
+                    server=Path(f"/proc/{pid}/schedstat"),
+                )
                 together = claimed_together(directory)
                 server = restarted(store, directory / "db")
         finally:
@@ -320,6 +340,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=400)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.structures < 3000:
+        parser.error("--structures must be at least 3000, so that there is enough to claim")
     content = measure(options.structures, options.turns)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "store_speed.json").write_text(json.dumps(content, indent=1) + "\n")
