@@ -1,12 +1,14 @@
-"""How many expensive labels two levels of theory save: malonaldehyde, GFN1 and GFN2-xTB.
+"""How many expensive labels two levels of theory save: GFN1 and GFN2-xTB.
 
-    python -m benchmarks.two_fidelities [--seeds 3] [--only two|single] [--dir runs/two_fidelities]
+    python -m benchmarks.two_fidelities [REACTION ...] [--seeds 3] [--only two|single] [--dir DIR]
 
-Runs the workflow `proton_transfer` with GFN2 alone and with GFN1 everywhere and GFN2 where the
-levels' difference is uncertain, same network, same stopping rule, same end states, and counts the
-GFN2 labels each needed for a barrier within 0.03 eV of GFN2's own (0.163 eV). Every campaign lies
-in its own folder below `--dir`: the same command goes on with what was begun and runs what is
-missing. Writes `results/two_fidelities.json` and `.md`.
+Runs campaigns with GFN2 alone and with GFN1 everywhere and GFN2 where the levels' difference is
+uncertain, same network, same stopping rule, same end states, and counts the GFN2 labels each needed
+for a barrier within 0.03 eV of GFN2's own. Reactions: `malonaldehyde`, the proton transfer (GFN1
+0.056, GFN2 0.163 eV; ten minutes a campaign), and `ammonia_inversion` (0.185, 0.265 eV; half a
+minute). Every campaign lies in its own folder below `--dir` (runs/two_fidelities): the same command
+goes on with what was begun and runs what is missing. Writes `results/two_fidelities.json` and
+`.md`.
 
 What a campaign needed is counted in two ways, alike for both kinds:
 
@@ -21,6 +23,7 @@ points, failed ones.
 """
 
 import argparse
+import itertools
 import json
 import os
 from datetime import UTC, datetime
@@ -35,32 +38,43 @@ from tace_al.campaign.config import Campaign
 from tace_al.campaign.loop import run_campaign
 from tace_al.core.atomic_write import write_bytes
 from tace_al.store.store import Store
-from tace_al.workflows import proton_transfer
-from tace_al.workflows.reactions import REFERENCE_BARRIERS
+from tace_al.workflows.catalysis import barrier_campaign
+from tace_al.workflows.reactions import BUILDERS, REFERENCE_BARRIERS
 
 RESULTS = Path(__file__).parent / "results"
-CHANNEL = "malonaldehyde"
-REFERENCE = REFERENCE_BARRIERS[CHANNEL]
 TOLERANCE = 0.03
 EXPENSIVE = "gfn2"
 KINDS = ("single", "two")
-TRAINING = {"members": 3, "first_epochs": 80, "epochs": 25, "seconds": 600.0}
+MODELS: dict[str, dict[str, Any]] = {
+    "malonaldehyde": {"members": 3, "first_epochs": 80, "epochs": 25, "seconds": 600.0},
+    "ammonia_inversion": {
+        "options": {"channels": 16},
+        "members": 3,
+        "first_epochs": 40,
+        "epochs": 15,
+        "seconds": 600.0,
+    },
+}
 """Epochs, not seconds, end a training, so that a busy machine changes no number of labels."""
 MINUTES = 40.0
 
 
-def campaign_of(kind: str, seed: int) -> Campaign:
+def campaign_of(reaction: str, kind: str, seed: int) -> Campaign:
     """Return one campaign; both kinds differ in their levels alone."""
-    fidelities = ("gfn1", EXPENSIVE) if kind == "two" else ()
-    campaign = proton_transfer.campaign(fidelities=fidelities, seed=seed)
+    campaign = barrier_campaign(
+        reaction, {reaction: BUILDERS[reaction]()}, labeller=EXPENSIVE, seed=seed
+    )
     content = campaign.model_dump(mode="json")
-    content["model"] |= TRAINING
-    content["stopping"]["max_seconds"] = 60 * MINUTES
+    content["model"] |= MODELS[reaction]
+    content["stopping"] |= {"max_labels": 500, "max_seconds": 60 * MINUTES}
+    if kind == "two":
+        content["fidelities"] = ["gfn1", EXPENSIVE]
     return Campaign.build(**content)
 
 
-def row_of(kind: str, seed: int, directory: Path) -> dict[str, Any]:
+def row_of(reaction: str, kind: str, seed: int, directory: Path) -> dict[str, Any]:
     """Return what the Store of a finished campaign says."""
+    reference = REFERENCE_BARRIERS[reaction]
     with Store.open(directory, create=False) as store:
         labels = store.labels(state=None)
         result = dict(store.campaign().result)
@@ -72,39 +86,40 @@ def row_of(kind: str, seed: int, directory: Path) -> dict[str, Any]:
                     for label in labels
                 ),
                 **{
-                    name: (record.barriers or {}).get(CHANNEL, {}).get(name)
+                    name: (record.barriers or {}).get(reaction, {}).get(name)
                     for name in ("barrier", "error_bar", "converged")
                 },
             }
             for record in store.generations()
             if record.state in ("serving", "retired")
         ]
-    barrier = result["barriers"][CHANNEL]
+    barrier = result["barriers"][reaction]
     expensive = sum(label.fidelity_name == EXPENSIVE for label in labels)
     converged = result["reason"].startswith("converged")
-    right = abs(barrier["barrier"] - REFERENCE) <= TOLERANCE
+    right = abs(barrier["barrier"] - reference) <= TOLERANCE
     return {
+        "reaction": reaction,
         "kind": kind,
         "seed": seed,
         "barrier_ev": barrier["barrier"],
         "error_bar_ev": barrier["error_bar"],
-        "error_ev": barrier["barrier"] - REFERENCE,
+        "error_ev": barrier["barrier"] - reference,
         "expensive_labels": expensive,
         "cheap_labels": len(labels) - expensive,
         "needed_converged": expensive if converged and right else None,
-        "needed_settled": settled(generations),
+        "needed_settled": settled(generations, reference),
         "reason": result["reason"].partition(":")[0],
         "minutes": result["seconds"] / 60,
         "generations": generations,
     }
 
 
-def settled(generations: list[dict[str, Any]]) -> int | None:
+def settled(generations: list[dict[str, Any]], reference: float) -> int | None:
     """Return the labels with which the barrier first was, and stayed, within the tolerance."""
     needed = None
     for generation in generations:
         value = generation["barrier"]
-        right = generation["converged"] and abs(value - REFERENCE) <= TOLERANCE
+        right = generation["converged"] and abs(value - reference) <= TOLERANCE
         if not right:
             needed = None
         elif needed is None:
@@ -112,8 +127,14 @@ def settled(generations: list[dict[str, Any]]) -> int | None:
     return needed
 
 
-def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return what two levels needed over what one did, means over the seeds that both have."""
+def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return by reaction what two levels needed over what one did, by the seeds that both have."""
+    reactions = dict.fromkeys(row["reaction"] for row in rows)
+    return {name: _ratios([r for r in rows if r["reaction"] == name]) for name in reactions}
+
+
+def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the ratios of one reaction, means over seeds."""
     found = {}
     for name in ("needed_converged", "needed_settled"):
         by_kind = {
@@ -135,54 +156,64 @@ def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
         ", ".join(f"{key} {value}" for key, value in setting.items()),
         "",
         "Written by `python -m benchmarks.two_fidelities`, whose opening defines what is counted.",
-        f"Reference {REFERENCE} eV (GFN2; GFN1 0.056 eV), tolerance {TOLERANCE} eV.",
+        f"Tolerance {TOLERANCE} eV; every GFN2 label counts, in both kinds of campaign.",
         "",
-        "| levels | seed | barrier, eV | GFN2 labels | GFN1 labels | needed, converged | "
-        "needed, settled | min | end |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| reaction | levels | seed | barrier, eV | reference | GFN2 labels | GFN1 labels | "
+        "needed, converged | needed, settled | min | end |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: (row["kind"], row["seed"])):
+    for row in sorted(rows, key=lambda row: (row["reaction"], row["kind"], row["seed"])):
         levels = "GFN1 + GFN2" if row["kind"] == "two" else "GFN2"
         needed = [row["needed_converged"], row["needed_settled"]]
         told = " | ".join("not reached" if one is None else str(one) for one in needed)
         lines.append(
-            f"| {levels} | {row['seed']} | {row['barrier_ev']:.3f} ± {row['error_bar_ev']:.3f} | "
+            f"| {row['reaction']} | {levels} | {row['seed']} | {row['barrier_ev']:.3f} ± "
+            f"{row['error_bar_ev']:.3f} | {REFERENCE_BARRIERS[row['reaction']]:.3f} | "
             f"{row['expensive_labels']} | {row['cheap_labels']} | {told} | "
             f"{row['minutes']:.1f} | {row['reason']} |"
         )
-    for name, ratio in ratios(rows).items():
-        word = name.removeprefix("needed_")
-        lines += ["", f"Share of the single level's GFN2 labels, {word}: **{ratio:.0%}**."]
+    for reaction, found in ratios(rows).items():
+        for name, ratio in found.items():
+            word = name.removeprefix("needed_")
+            lines += [
+                "",
+                f"{reaction}, share of the single level's labels, {word}: **{ratio:.0%}**",
+            ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Run what is missing and write the results after every campaign."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("reactions", nargs="*", default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--dir", type=Path, default=Path("runs/two_fidelities"))
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     console, rows = Console(), []
-    for seed in range(arguments.seeds):
-        for kind in KINDS:
-            directory = arguments.dir / f"{kind}-{seed}"
-            wanted = arguments.only in (None, kind) and not arguments.report
-            if wanted and not finished(directory):
-                run_campaign(
-                    campaign_of(kind, seed), directory=directory, uri=None, console=console
-                )
-            if finished(directory):
-                rows.append(row_of(kind, seed, directory))
-            setting = {
-                "date": datetime.now(UTC).date().isoformat(),
-                "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
-                **{name: metadata.version(name) for name in ("torch", "tblite", "ase", "tace-al")},
-            }
-            content = json.dumps({"setting": setting, "ratios": ratios(rows), "rows": rows})
-            write_bytes(RESULTS / "two_fidelities.json", content.encode())
-            write_bytes(RESULTS / "two_fidelities.md", markdown(rows, setting).encode())
+    cases = itertools.product(arguments.reactions, range(arguments.seeds), KINDS)
+    for reaction, seed, kind in cases:
+        directory = arguments.dir / f"{reaction}-{kind}-{seed}"
+        wanted = arguments.only in (None, kind) and not arguments.report
+        if wanted and not finished(directory):
+            campaign = campaign_of(reaction, kind, seed)
+            run_campaign(campaign, directory=directory, uri=None, console=console)
+        if finished(directory):
+            rows.append(row_of(reaction, kind, seed, directory))
+            write_results(rows)
+
+
+def write_results(rows: list[dict[str, Any]]) -> None:
+    """Write the table and everything it was made from."""
+    setting = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
+        **{name: metadata.version(name) for name in ("torch", "tblite", "ase", "tace-al")},
+    }
+    content = {"setting": setting, "ratios": ratios(rows), "rows": rows}
+    write_bytes(RESULTS / "two_fidelities.json", json.dumps(content, indent=1).encode())
+    write_bytes(RESULTS / "two_fidelities.md", markdown(rows, setting).encode())
 
 
 def finished(directory: Path) -> bool:
