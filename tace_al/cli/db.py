@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tace_al.core.labels import Label
     from tace_al.store.integrity import Finding
+    from tace_al.store.store import Store
 
 SHOWN_OF_A_KIND = 10
 
@@ -45,8 +46,7 @@ def check(
     """
     from rich.console import Console
 
-    from tace_al.store.integrity import check_records
-    from tace_al.store.integrity_files import check_files, is_running, with_files
+    from tace_al.store.integrity_files import is_running
     from tace_al.store.repair import repair
 
     console = Console()
@@ -56,35 +56,23 @@ def check(
             raise StoreError(
                 f"a campaign runs in {directory}; stop it before a repair (a check may go on)"
             )
-
-        def all_findings() -> "list[Finding]":
-            with Console(stderr=True).status("checking") as status:
-                found = check_records(
-                    store, running=running, progress=lambda name: status.update(f"checking {name}")
-                )
-                found = with_files(found, store.directory, label_in_file)
-                status.update("checking files")
-                return found + check_files(store, running=running, read_label=label_in_file)
-
-        findings = all_findings()
-        mended = []
+        findings = all_findings(store, running=running)
+        mended: list[Finding] = []
         if mend:
             mended = repair(store, findings, read_label=label_in_file, write_label=write_label_file)
-            findings = all_findings() if mended else findings
+        if mended:
+            findings = all_findings(store, running=running)
         counts = store.counts()
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "findings": [asdict(finding) for finding in findings],
-                    "repaired": [asdict(finding) for finding in mended],
-                    "running": running,
-                },
-                indent=1,
-            )
-        )
+        content = {
+            "findings": [asdict(finding) for finding in findings],
+            "repaired": [asdict(finding) for finding in mended],
+            "running": running,
+        }
+        typer.echo(json.dumps(content, indent=1))
     else:
-        console.print(findings_table(findings), highlight=False) if findings else None
+        if findings:
+            console.print(findings_table(findings), highlight=False)
         console.print(
             f"{counts['structures']} structures, {sum(counts['labels'].values())} labels and "
             f"{counts['models']} models checked"
@@ -94,6 +82,22 @@ def check(
         )
     if serious := [finding for finding in findings if finding.problem != "unread label"]:
         raise StoreError(verdict(directory, serious))
+
+
+def all_findings(store: "Store", *, running: bool) -> "list[Finding]":
+    """Run every check, telling a terminal what is being looked at."""
+    from rich.console import Console
+
+    from tace_al.store.integrity import check_records
+    from tace_al.store.integrity_files import check_files, with_files
+
+    with Console(stderr=True).status("checking") as status:
+        found = check_records(
+            store, running=running, progress=lambda name: status.update(f"checking {name}")
+        )
+        found = with_files(found, store.directory, label_in_file)
+        status.update("checking files")
+        return found + check_files(store, running=running, read_label=label_in_file)
 
 
 @db.command()
