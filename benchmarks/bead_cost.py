@@ -99,7 +99,7 @@ def measure(case: Case, committee: Committee, atoms: Atoms, *, steps: int) -> tu
     with tempfile.TemporaryDirectory() as folder:
         server = IpiServer(Path(folder))
         try:
-            text = pimd_input(settings, start, sockets_prefix=server.prefix)
+            text = pimd_input(settings, start, socket=server.address.path)
             server.start(with_transport(text, case.transport))
             server.wait_until_listening(60.0)
             connections = 1 if case.transport in ("one message", "one by one") else case.beads

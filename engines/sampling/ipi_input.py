@@ -17,6 +17,7 @@ address of its sockets, the number of steps and the checkpoints.
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
@@ -25,7 +26,7 @@ from ase import Atoms
 
 from tace_al.core.errors import ConfigError
 from tace_al.data.frames import fixed_mask
-from tace_al.engines.sampling.ipi_server import CHECKPOINTS, OUTPUT_FILE, SOCKET_NAME
+from tace_al.engines.sampling.ipi_server import CHECKPOINTS, OUTPUT_FILE
 from tace_al.engines.sampling.ipi_state import beads_element, cell_element
 
 Ensemble = Literal["nvt", "npt", "rpmd", "trpmd"]
@@ -108,8 +109,8 @@ class StartState:
     seed: int
 
 
-def pimd_input(settings: PimdSettings, start: StartState, *, sockets_prefix: str) -> str:
-    """Return the input of a run.
+def pimd_input(settings: PimdSettings, start: StartState, *, socket: Path) -> str:
+    """Return the input of a run that listens at `socket`.
 
     Raises
     ------
@@ -134,14 +135,14 @@ def pimd_input(settings: PimdSettings, start: StartState, *, sockets_prefix: str
                 "ensemble 'npt' needs a structure periodic in three directions; use 'nvt'"
             )
         _text(ensemble, "pressure", settings.pressure_gpa * 1000.0, units="megapascal")
-    socket = ElementTree.SubElement(root, "ffsocket", name="potential", mode="unix", pbc="False")
-    _text(socket, "address", SOCKET_NAME)
+    interface = ElementTree.SubElement(root, "ffsocket", name="potential", mode="unix", pbc="False")
+    _text(interface, "address", socket.name)
     return own_input(
         ElementTree.tostring(root, encoding="unicode"),
         start,
         steps=settings.steps,
         checkpoint_every=settings.checkpoint_every,
-        sockets_prefix=sockets_prefix,
+        socket=socket,
         temperature=settings.temperature,
     )
 
@@ -165,7 +166,7 @@ def own_input(
     *,
     steps: int,
     checkpoint_every: int,
-    sockets_prefix: str,
+    socket: Path,
     temperature: float,
 ) -> str:
     """Return an input with the start, the sockets, the length and the checkpoints of this run.
@@ -174,6 +175,8 @@ def own_input(
     ----------
     text
         An input of i-PI: thermostats, outputs, ensembles and whatever else stay as they are.
+    socket
+        Where the server listens.
     temperature
         Of momenta that are to be drawn, in K.
 
@@ -190,15 +193,15 @@ def own_input(
             "give one with one system, whose forces come from an ffsocket"
         )
     root.attrib.pop("safe_stride", None)
-    root.set("sockets_prefix", sockets_prefix)
+    root.set("sockets_prefix", f"{socket.parent}/")
     num_beads = len(start.positions)
-    for socket in sockets:
-        socket.set("mode", "unix")
-        _replace(socket, "address", SOCKET_NAME)
+    for interface in sockets:
+        interface.set("mode", "unix")
+        _replace(interface, "address", socket.name)
         # all beads of a step come over one connection, in one message
-        _replace(socket, "batch_size", str(num_beads))
+        _replace(interface, "batch_size", str(num_beads))
         for name in ("port", "consolidate_messages", "timeout"):
-            _remove(socket, name)
+            _remove(interface, name)
     _replace(root, "total_steps", str(steps))
     _remove(root, "step")
     _remove(root, "prng")
@@ -208,10 +211,10 @@ def own_input(
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def continued_input(state_text: str, *, sockets_prefix: str) -> str:
+def continued_input(state_text: str, *, socket: Path) -> str:
     """Return the input that goes on from a RESTART or checkpoint."""
     root = _parsed(state_text)
-    root.set("sockets_prefix", sockets_prefix)
+    root.set("sockets_prefix", f"{socket.parent}/")
     return ElementTree.tostring(root, encoding="unicode")
 
 

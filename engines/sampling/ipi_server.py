@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import final
 
 from tace_al.core.errors import SamplerError
-from tace_al.engines.sampling.ipi_address import UnixAddress
+from tace_al.engines.sampling.ipi_address import UnixAddress, check_free
 from tace_al.engines.sampling.ipi_state import BeadState, read_state
 
 INPUT_FILE, LOG_FILE, RESTART_FILE = "input.xml", "server.log", "RESTART"
@@ -41,24 +41,26 @@ class IpiServer:
     Parameters
     ----------
     folder
-        Where input and output are. The socket is in a private folder in /tmp, because the path of a
-        socket is short.
+        Where input and output are.
+    address
+        Where drivers connect, instead of a socket in a private folder of /tmp.
     temporary
         The folder goes when this process is killed, as the socket's does.
 
-    Attributes
-    ----------
-    prefix
-        What i-PI's input has as `sockets_prefix`.
-    address
-        Where drivers connect.
+    Raises
+    ------
+    SamplerError
+        The address is taken.
     """
 
-    def __init__(self, folder: Path, *, temporary: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, address: UnixAddress | None = None, temporary: bool = False
+    ) -> None:
+        if address is not None:
+            check_free(address)
         self.folder, self._temporary = folder, temporary
         self._sockets = Path(tempfile.mkdtemp(prefix="tace-al-ipi-"))  # 0700
-        self.prefix = f"{self._sockets}/"
-        self.address = UnixAddress(path=self._sockets / SOCKET_NAME)
+        self.address = address or UnixAddress(path=self._sockets / SOCKET_NAME)
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
 

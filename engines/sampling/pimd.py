@@ -26,6 +26,7 @@ from ase import Atoms
 
 from tace_al.core.errors import ConfigError, LabelFailed, SamplerError, StructureError
 from tace_al.core.random_generators import random_generator, random_seed
+from tace_al.engines.sampling.ipi_address import unix_address
 from tace_al.engines.sampling.ipi_driver import Driver, DriverSettings, Served
 from tace_al.engines.sampling.ipi_input import (
     PROPERTIES,
@@ -91,6 +92,8 @@ class PimdSampler(Sampler):
         A fragment further than this from the rest, in A, breaks the frame.
     folder
         Where i-PI's files are kept; a temporary folder by default.
+    socket
+        Where i-PI listens, /tmp/ipi_NAME or a path, so that others can look; private by default.
     seed
         Of momenta and thermostats.
     """
@@ -118,6 +121,7 @@ class PimdSampler(Sampler):
     bead_distance: float = 0.1
     max_separation: float = 8.0
     folder: str | None = None
+    socket: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -181,9 +185,13 @@ class PimdSampler(Sampler):
         with self._workplace() as name:
             folder = Path(name).absolute()
             folder.mkdir(parents=True, exist_ok=True)
-            server = IpiServer(folder, temporary=self.folder is None)
+            server = IpiServer(
+                folder,
+                address=None if self.socket is None else unix_address(self.socket),
+                temporary=self.folder is None,
+            )
             try:
-                server.start(self._input(settings, start, server.prefix))
+                server.start(self._input(settings, start, server.address.path))
                 reason = self._supervise(server, atoms, gathered)
                 server.stop()
                 state = server.newest_state()
@@ -246,18 +254,18 @@ class PimdSampler(Sampler):
                 f"{server.last_words()}); look for what killed it, then run the same again"
             )
         gathered.go_back(state.step)
-        server.start(continued_input(state.text, sockets_prefix=server.prefix), fresh=False)
+        server.start(continued_input(state.text, socket=server.address.path), fresh=False)
 
-    def _input(self, settings: PimdSettings, start: StartState, prefix: str) -> str:
+    def _input(self, settings: PimdSettings, start: StartState, socket: Path) -> str:
         """Return the server's input."""
         if self.input_file is None:
-            return pimd_input(settings, start, sockets_prefix=prefix)
+            return pimd_input(settings, start, socket=socket)
         return own_input(
             self._own_text(),
             start,
             steps=self.steps,
             checkpoint_every=settings.checkpoint_every,
-            sockets_prefix=prefix,
+            socket=socket,
             temperature=self.temperature,
         )
 

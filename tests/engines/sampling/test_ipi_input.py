@@ -51,7 +51,7 @@ def start(atoms: Atoms, beads: int, *, momenta: bool = False) -> StartState:
 
 def test_a_written_state_is_read_back(tmp_path: Path) -> None:
     begin = start(molecule("H2O"), 3, momenta=True)
-    text = pimd_input(PimdSettings(temperature=300.0, beads=3), begin, sockets_prefix="/x/")
+    text = pimd_input(PimdSettings(temperature=300.0, beads=3), begin, socket=Path("/x/s"))
     (tmp_path / "state").write_text(text)
     state = read_state(tmp_path / "state")
     assert state is not None and begin.momenta is not None
@@ -64,7 +64,7 @@ def test_a_state_that_was_cut_off_is_none(tmp_path: Path) -> None:
     text = pimd_input(
         PimdSettings(temperature=300.0, beads=2),
         start(molecule("H2O"), 2, momenta=True),
-        sockets_prefix="/x/",
+        socket=Path("/x/s"),
     )
     (tmp_path / "state").write_text(text[: len(text) // 2])
     assert read_state(tmp_path / "state") is None
@@ -85,7 +85,7 @@ def test_ensembles_say_what_they_are() -> None:
 
     def motion(**settings: object) -> ElementTree.Element:
         made = PimdSettings(temperature=300.0, beads=2, **settings)  # type: ignore[arg-type]
-        text = pimd_input(made, start(slab, 2), sockets_prefix="/x/")
+        text = pimd_input(made, start(slab, 2), socket=Path("/x/s"))
         found = ElementTree.fromstring(text).find("system/motion")
         assert found is not None
         return found
@@ -100,7 +100,7 @@ def test_ensembles_say_what_they_are() -> None:
         pimd_input(
             PimdSettings(temperature=300.0, beads=2, ensemble="npt"),
             start(molecule("H2O"), 2),
-            sockets_prefix="/x/",
+            socket=Path("/x/s"),
         )
     with pytest.raises(ConfigError, match="`beads` is 0"):
         PimdSettings(temperature=300.0, beads=0)
@@ -112,7 +112,7 @@ def test_a_users_input_keeps_its_thermostat_and_loses_its_sockets() -> None:
         start(molecule("H2O"), 4),
         steps=50,
         checkpoint_every=10,
-        sockets_prefix="/private/",
+        socket=Path("/private/s"),
         temperature=100.0,
     )
     root = ElementTree.fromstring(text)
@@ -143,6 +143,6 @@ def test_an_input_that_cannot_be_used_is_one_sentence(text: str, complaint: str)
             start(molecule("H2O"), 1),
             steps=1,
             checkpoint_every=1,
-            sockets_prefix="/x/",
+            socket=Path("/x/s"),
             temperature=1.0,
         )

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import molecule
 
-from tace_al.core.errors import ConfigError, StructureError
+from tace_al.core.errors import ConfigError, SamplerError, StructureError
 from tace_al.core.units import BOLTZMANN
 from tace_al.engines.sampling.pimd import PimdSampler, diverse_beads
 from tace_al.engines.sampling.potential import Potential
@@ -266,3 +267,13 @@ def test_a_sampler_that_is_killed_takes_its_server_along(tmp_path: Path) -> None
     _, alive = psutil.wait_procs(servers, timeout=10)
     assert not alive
     assert set(Path(tempfile.gettempdir()).glob("tace-al-ipi-*")) <= before
+
+
+def test_a_socket_that_is_taken_is_one_sentence() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/s")
+        server.listen()
+        with pytest.raises(SamplerError, match="is taken: a server listens there"):
+            sampler(Wells(), socket=f"{folder}/s").run(hydrogens())
+    with tempfile.TemporaryDirectory() as folder:
+        assert sampler(Wells(), socket=f"{folder}/s", steps=2).run(hydrogens()).steps == 2
