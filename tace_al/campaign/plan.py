@@ -129,15 +129,18 @@ def _tasks(campaign: Campaign, measured: Measured) -> Iterable[PlannedTask]:
         sampler.walkers * (len(sampler.channels) or channels) for sampler in campaign.samplers
     )
     members, batch = campaign.model.members, campaign.acquisition.per_generation
+    targets = int(campaign.target_name not in ("barrier", "none"))
     limit = f"at most {campaign.model.seconds:g} s"
+    relax = "relax_levels" if campaign.fidelities else "relax"
     rows = (
-        ("relax", "end states and starts, by the labeller", f"{relaxed} at the start", ""),
+        (relax, "end states and starts, by the labeller", f"{relaxed} at the start", ""),
         ("label", "structures in batches", f"{batch} structures a generation", ""),
         ("train", "a member of the committee", f"{members} a generation", limit),
         ("assess", "errors and descriptors", "2 a generation", ""),
         ("langevin", "a walker's chunk", f"{0 if campaign.samplers else walkers} a generation", ""),
         ("sample", "samplers by name", f"{sampled} a generation", ""),
         ("band", "an elastic band", f"{len(campaign.reactions)} a generation", ""),
+        ("target", "what must converge", f"{targets} a generation", ""),
     )
     for kind, purpose, number, bound in rows:
         if number.startswith("0 "):

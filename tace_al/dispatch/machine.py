@@ -18,7 +18,7 @@ from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.dispatch.machine_file import is_machine_file, machine_files, read_machine_file
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-LABELLER_TASKS = frozenset({"label", "relax"})
+LABELLER_TASKS = frozenset({"label", "relax", "relax_levels"})
 """Kinds of task that run an electronic-structure code; every other kind runs a model."""
 BlockName = Literal["labels", "models"]
 Device = Literal["cpu", "cuda"]
