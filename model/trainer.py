@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 Optimizer = Literal["muon", "adam"]
 
+LEARNING_RATE = 0.004
+"""Of matrices of size one; at higher rates weights grow over long runs, and with them what a model
+makes of structures beyond its data (docs/decisions/0012)."""
 ADAM_BETAS = (0.9, 0.99)
 VALIDATION_SHARE = 0.02
 """Of the time of training, at most; less often than every tenth epoch nothing is validated."""
@@ -89,7 +92,7 @@ class TrainingOptions:
     time_limit_s: float = math.inf
     batch_size: int = 5
     optimizer: Optimizer = "muon"
-    learning_rate: float = 0.01
+    learning_rate: float = LEARNING_RATE
     final_rate: float = 0.01
     warmup: float = 0.02
     weights: LossWeights = field(default_factory=LossWeights)

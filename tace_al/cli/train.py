@@ -60,8 +60,6 @@ DEFAULT_PRESET = "small"
 DEFAULT_EPOCHS = 200
 ENDLESS = 1_000_000
 """Passes where a time limit ends training."""
-COLD_RATE, WARM_RATE = 0.01, 0.005
-"""Peak learning rates from random and from trained weights."""
 LINE_SECONDS = 10.0
 """Where there is no terminal to draw a bar in, a line is written this often."""
 
@@ -101,7 +99,7 @@ def train(
     Example: [bold]tace-al train data.xyz.xz --preset small --time-limit 10m --out m.tace[/bold]
     """
     from tace_al.model import checkpoint
-    from tace_al.model.trainer import TrainingOptions
+    from tace_al.model.trainer import LEARNING_RATE, TrainingOptions
 
     check_target(out, device=device, threads=threads)
     keys = label_keys(energy_key, forces_key, stress_key, others=label_names(other_keys))
@@ -115,7 +113,7 @@ def train(
         epochs=epochs or (DEFAULT_EPOCHS if time_limit is None else ENDLESS),
         time_limit_s=math.inf if time_limit is None else time_limit,
         batch_size=batch_size,
-        learning_rate=learning_rate or (COLD_RATE if start is None else WARM_RATE),
+        learning_rate=learning_rate or LEARNING_RATE,
         weights=checked_weights(weights, keys, config),
         frozen=frozen_parts(freeze, start),
         seed=seed,

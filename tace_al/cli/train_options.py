@@ -50,7 +50,7 @@ Epochs = Annotated[
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--learning-rate", min=0.0, help="Peak rate; default: 0.01, with --start 0.005."),
+    typer.Option("--learning-rate", min=0.0, help="Peak rate; default: 0.004."),
 ]
 Start = Annotated[
     Path | None,

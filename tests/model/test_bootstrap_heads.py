@@ -92,7 +92,9 @@ def test_members_disagree_on_compressed_bonds() -> None:
     config = preset_config("tiny", elements=["H", "O"], channels=8, heads=heads)
     sampled = bootstrap_heads(labelled_waters(30), heads, seed=0)
     held_out = in_every_head(labelled_waters(5, seed=500), heads)
-    model = train(sampled, held_out, config=config, options=TrainingOptions(epochs=20)).model
+    model = train(
+        sampled, held_out, config=config, options=TrainingOptions(epochs=20, learning_rate=0.01)
+    ).model
     committee = HeadCommittee(model)
     known = labelled_waters(5, seed=900)
     strange = [atoms.copy() for atoms in known]

@@ -439,7 +439,7 @@ def test_several_heads_survive_the_file(tmp_path: Path) -> None:
 def test_few_labels_of_a_new_level_are_enough(seed: int) -> None:
     few, held_out = waters(6, 1, "hf"), waters(20, 99, "hf")
     one = replace(WATER, heads=("soft",), channels=16)
-    options = TrainingOptions(epochs=40, seed=seed)
+    options = TrainingOptions(epochs=40, learning_rate=0.01, seed=seed)
     cheap = train(waters(60, 0, "soft"), waters(15, 98, "soft"), config=one, options=options).model
     both = replace(cheap.config, heads=("soft", "hf"))
     options = replace(options, batch_size=4, learning_rate=0.01, epochs=30)
