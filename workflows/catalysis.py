@@ -66,20 +66,17 @@ def campaign(
     fixed
         Indices of atoms that never move, besides those the files hold fixed.
     labeller
-        "gfn2" (default for molecules), "gfn1", "emt", "gpaw", "pyscf", "hf", "mp2" or
-        "module:Class" of an ASE calculator.
+        "gfn2" (for molecules), "gfn1", "emt", "gpaw", "pyscf" or "module:Class" of ASE's.
     num_images
         Images of the elastic bands, end states included.
     machine
         "local", "threads" or "slurm".
     max_labels, max_minutes
-        Budgets; 0 minutes means 12 (45 with gpaw) for the reactions that come along, no limit for
-        your own.
+        Budgets; 0 minutes: 12 for reactions that come along (gpaw 45), no limit for your own.
     seed
         Of everything random.
     """
-    name = reaction
-    references: dict[str, float] = {}
+    name, references = reaction, dict[str, float]()
     on_copper = labeller == "gpaw" and reaction == "surface_hop" and not (initial or final)
     if initial or final:
         name = "reaction" if reaction in REACTIONS else reaction

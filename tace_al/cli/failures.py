@@ -86,37 +86,31 @@ def retry(
         key: setting(text)
         for key, text in parse_settings(options or [], "--labeller-option").items()
     }
-    console = Console()
+
+    def say(text: str) -> None:
+        Console().print(text, highlight=False, soft_wrap=True)
+
     with (
         open_campaign(directory, database) as store,
         standing_still(store.directory) if now else nullcontext(),
     ):
         queued = requeue(store, failed_labels(store, kind), chosen)
         if not queued:
-            console.print(f"nothing to try again in {directory}", highlight=False, soft_wrap=True)
-            return
-        if not now:
-            console.print(
+            say(f"nothing to try again in {directory}")
+        elif not now:
+            say(
                 f"{len(queued)} structures wait for a label ({counted(queued)}); run the "
-                "campaign's own command again",
-                highlight=False,
-                soft_wrap=True,
+                "campaign's own command again"
             )
-            return
-        num_done = 0
-        for failure, problem in label_now(store, queued, chosen):
-            num_done += not problem
-            said = problem or "labelled"
-            console.print(
-                f"{failure.formula} {failure.structure[:10]}: {said}",
-                highlight=False,
-                soft_wrap=True,
+        else:
+            problems = []
+            for failure, problem in label_now(store, queued, chosen):
+                problems.append(problem)
+                say(f"{failure.formula} {failure.structure[:10]}: {problem or 'labelled'}")
+            say(
+                f"{problems.count('')} of {len(queued)} labelled; the next run of the campaign "
+                "takes them up"
             )
-        console.print(
-            f"{num_done} of {len(queued)} labelled; the next run of the campaign takes them up",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def failure_table(found: "Sequence[FailedLabel]", directory: Path) -> "Table":

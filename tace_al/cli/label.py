@@ -15,20 +15,14 @@ if TYPE_CHECKING:
     from tace_al.engines.labelling.labeller import Labeller
 
 MAX_SHOWN = 10
+LABELLERS = "gfn1, gfn2, emt, gpaw, pyscf, hf, mp2, or package.module:Calculator."
 
 
 def label(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Structures: anything ASE reads, compressed too.")
     ],
-    labeller: Annotated[
-        str,
-        typer.Option(
-            "--labeller",
-            metavar="NAME",
-            help="gfn1, gfn2, emt, gpaw, pyscf, hf, mp2, or package.module:Calculator.",
-        ),
-    ],
+    labeller: Annotated[str, typer.Option("--labeller", metavar="NAME", help=LABELLERS)],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Labelled structures, extended XYZ.")
     ],
