@@ -29,6 +29,7 @@ from ase.calculators.emt import EMT
 from ase.vibrations import Vibrations
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
+from PIL import Image
 from rich.console import Console
 
 from benchmarks.machine import processor
@@ -58,6 +59,7 @@ def main() -> None:
     """Compare, show the page and write it as JSON and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaign", type=Path, help="folder of a phonon campaign that has ended")
+    parser.add_argument("--note", default="", help="about the campaign's run, such as other load")
     chosen = parser.parse_args()
     found: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -70,7 +72,9 @@ def main() -> None:
     path = RESULTS / "phonon_reference.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     found["campaign"] = (
-        learnt_bands(chosen.campaign) if chosen.campaign else earlier.get("campaign")
+        {**learnt_bands(chosen.campaign), "note": chosen.note}
+        if chosen.campaign
+        else earlier.get("campaign")
     )
     text = markdown(found)
     write_bytes(path, (json.dumps(found, indent=1) + "\n").encode())
@@ -186,7 +190,7 @@ def learnt_bands(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     lattice = crystal_lattice(cell, default_supercell(cell))
     own = phonons(lattice, from_displacements(lattice, cell, potential), mesh=(15, 15, 15))
-    band_figure(
+    figure = band_figure(
         learnt,
         RESULTS / "phonon_bands.png",
         title="copper: committee (error bar shaded)",
@@ -194,7 +198,11 @@ def learnt_bands(folder: Path) -> dict[str, Any]:
         reference=own.bands,
         reference_name="labeller (EMT)",
     )
+    with Image.open(figure) as drawn:
+        small = drawn.convert("RGB").quantize(colors=128)
+    small.save(figure, optimize=True)
     return {
+        "ended": str(summary.result.get("reason", summary.state)),
         "labels": summary.num_labels,
         "seconds": (summary.last_seen - summary.created).total_seconds(),
         "generations": int(serving.number),
@@ -260,6 +268,7 @@ def markdown(found: dict[str, Any]) -> str:
         lines += [
             "## Copper's bands from few labels: `tace-al run workflows/phonons.py`",
             "",
+            f"Ended as: {learnt['ended']}. {learnt['note']} "
             f"{learnt['labels']} labels, {learnt['generations']} generations, "
             f"{learnt['seconds'] / 60:.1f} minutes; highest frequency {learnt['highest']:.3f} THz, "
             f"the labeller's own {learnt['highest_reference']:.3f} THz; errors of the bands "

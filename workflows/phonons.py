@@ -47,7 +47,7 @@ def campaign(
     labeller: str = "emt",
     relax: bool = True,
     min_height: float = 7.0,
-    max_error: float = 0.15,
+    max_error: float = 0.25,
     machine: str = "local",
     max_labels: int = 150,
     max_minutes: float = 9.0,
