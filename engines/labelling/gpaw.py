@@ -7,7 +7,7 @@ is not the potential that forces belong to.
 
 Grid: potential and density live on `spacing`. GPAW's own choice for plane waves saves time and
 leaves forces on oxygen that wave by 0.3-0.8 eV/A as an atom crosses it; at 0.22 A that is
-0.01 eV/A for a cutoff of 250 eV, at 0.16 A below 0.001 (benchmarks/gpaw_surface_hop.py).
+0.01 eV/A for a cutoff of 250 eV, at 0.16 A below 0.001 (docs/guides/dft_labels.md).
 
 Conventions: periodic directions are the structure's. A lattice vector along a direction without
 periodicity must leave `vacuum`; where there is none, the box gets `box` Angstrom. Atoms are moved
