@@ -28,7 +28,9 @@ def main() -> None:
     """Read a campaign, write its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--note", default="", help="How it was run, where that matters.")
+    options = parser.parse_args()
+    folder = options.folder
     with Store.open(folder, create=False) as store:
         summary = read_summary(store)
     figure = target_curves(summary)
@@ -36,15 +38,15 @@ def main() -> None:
         raise SystemExit(f"{folder} has no densities yet; let the campaign finish a generation")
     name = summary.name
     save(figure, RESULTS / f"{name}.png")
-    content = result(summary)
+    content = {**result(summary), "note": options.note}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text(summary))
-    print(text(summary))
+    (RESULTS / f"{name}.md").write_text(text(summary, options.note))
+    print(text(summary, options.note))
 
 
 def result(summary: CampaignSummary) -> dict[str, object]:
     """Return the numbers as plain data."""
-    last = summary.generations[-1]
+    last = next(one for one in reversed(summary.generations) if one.targets)
     seconds = (summary.last_seen - summary.created).total_seconds()
     return {
         "campaign": summary.name,
@@ -63,6 +65,7 @@ def result(summary: CampaignSummary) -> dict[str, object]:
                 **{name: [found.value, found.error_bar] for name, found in one.targets.items()},
             }
             for one in summary.generations
+            if one.targets
         ],
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
@@ -71,13 +74,13 @@ def result(summary: CampaignSummary) -> dict[str, object]:
     }
 
 
-def text(summary: CampaignSummary) -> str:
+def text(summary: CampaignSummary, note: str) -> str:
     """Return the result as Markdown."""
     lines = [
         f"# {summary.name}",
         "",
         f"`tace-al run workflows/path_integral.py`, {processor()}, i-PI {version('ipi')}, "
-        f"{datetime.now(UTC).date().isoformat()}; the campaign is {summary.state}.",
+        f"{datetime.now(UTC).date().isoformat()}; the campaign is {summary.state}. {note}".strip(),
         "",
         f"![Densities along the proton-sharing coordinate]({summary.name}.png)",
         "",
@@ -85,6 +88,8 @@ def text(summary: CampaignSummary) -> str:
         "|---|---|---|---|",
     ]
     for one in summary.generations:
+        if not one.targets:  # still training
+            continue
         widths = [one.targets.get(name) for name in ("classical_width", "quantum_width")]
         told = [f"{w.value:.3f} ± {w.error_bar:.3f}" if w else "–" for w in widths]
         lines.append(f"| {one.number} | {one.num_labels} | {told[0]} | {told[1]} |")
