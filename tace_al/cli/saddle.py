@@ -153,7 +153,7 @@ def verified(
     from tace_al.engines.sampling.saddle_search import slide_down
 
     modes = normal_modes(found.saddle, hessian_by_differences(chosen.potential, found.saddle))
-    sides = slide_down(chosen.potential, found.saddle, found.mode.direction)
+    sides = slide_down(chosen.potential, found.saddle, found.mode.direction, fmax=0.005)
     if start is not None and _distance(sides[1], start) < _distance(sides[0], start):
         sides = sides[1], sides[0]  # the side where the search began comes first
     write_structures(folder / "sides.xyz", list(sides))

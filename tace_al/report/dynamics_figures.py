@@ -34,7 +34,7 @@ def dynamics_figure(log: Mapping[str, np.ndarray], path: Path, *, num_atoms: int
         shown = volumes if breathing else log["uncertainty_ev_per_a"]
         third.plot(picoseconds, shown[own], linewidth=0.9)
     label_axes(first, x="time (ps)", y="temperature (K)")
-    label_axes(second, x="time (ps)", y="change of the conserved energy (meV/atom)")
+    label_axes(second, x="time (ps)", y="conserved energy (meV/atom)")
     label_axes(third, x="time (ps)", y="volume (Å³)" if breathing else "force error bar (eV/Å)")
     return save(figure, path)
 
