@@ -29,7 +29,7 @@ from tace_al.engines.sampling.sampler import Chunk, Thresholds
 
 BINS = np.linspace(-1.6, 1.6, 65)
 LEAST_SAMPLES = 40
-CLASSICAL_STEPS = 2
+CLASSICAL_STEPS = 4
 """One bead sees less a step and costs less: it runs so many times longer."""
 EQUILIBRATION = 200
 """Steps before anything is measured: a new ring polymer starts as a point."""
