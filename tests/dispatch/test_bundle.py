@@ -54,7 +54,7 @@ def test_the_bundle_holds_structure_labeller_and_log(
 def test_the_script_repeats_the_failure_and_takes_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`sh rerun.sh` is the campaign's command; second-order steps and the true ladder get it a label."""
+    """`sh rerun.sh` is the campaign's command; with the true ladder it gets a label."""
     _, outcome = failed_water(tmp_path, monkeypatch)
     folder = bundle_folder(tmp_path, outcome.key)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
