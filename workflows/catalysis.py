@@ -131,7 +131,10 @@ def known_end_states(reaction: str) -> tuple[dict[str, EndStates], dict[str, flo
             {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
         )
     if reaction == "surface_hop_gpaw":
-        return {"surface_hop": known.oxygen_on_copper()}, {}
+        return (
+            {"surface_hop": known.oxygen_on_copper()},
+            {"surface_hop": known.GPAW_SURFACE_HOP_BARRIER},
+        )
     raise ConfigError(
         f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "
         "For your own reaction give its end states: --set initial=FILE --set final=FILE"
