@@ -30,7 +30,7 @@ GPAW_SURFACE_HOP: Mapping[str, Setting] = MappingProxyType(
 )
 """Options of the labeller `gpaw` for O on Cu(100): forces smooth to 0.01 eV/A, seconds a label."""
 GPAW_SURFACE_HOP_BARRIER = 0.546
-"""Barrier of that hop in eV, of a climbing band on GPAW itself (`benchmarks/gpaw_surface_hop.py`)."""
+"""Its barrier in eV, of a climbing band on GPAW itself (`benchmarks/gpaw_surface_hop.py`)."""
 
 _SLAB_FMAX = 0.01  # eV/A
 
