@@ -171,9 +171,19 @@ class Exploration:
             state="queued",
         )
         if not added:  # the very frame is a candidate already: its label counts as the saddle's too
-            waiting = ("flagged", "rejected", "expired")
-            store.move_candidate(key, source=waiting, target="queued", priority=1e6)
+            self._queue_known_saddle(key)
             self.on_saddle(key)
+
+    def _queue_known_saddle(self, key: str) -> None:
+        """Queue a saddle point that is a candidate already, at both of two levels of theory."""
+        store = self.workplace.store
+        waiting: tuple[str, ...] = ("flagged", "rejected", "expired")
+        wanted: dict[str, Any] = {"priority": 1e6}
+        if self.workplace.cheap is not None:
+            waiting = (*waiting, "queued", "labelled")  # perhaps at the cheap level alone
+            wanted["levels"] = list(self.workplace.levels)
+            store.move_candidate(key, source="running", target="running", **wanted)
+        store.move_candidate(key, source=waiting, target="queued", **wanted)
 
     def _consider(self, atoms: Atoms, chunk: Any) -> None:
         """Flag an uncertain frame; draw a lot for a known one."""
