@@ -3,6 +3,8 @@
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,13 +64,13 @@ def doctor(
         campaign = water_campaign(machine or "local")
     else:
         campaign = campaign_of(workflow, settings or [], machine=machine)
-    # one structure determines no energies of atoms, which does not matter here
-    logging.getLogger("tace_al.model").setLevel(logging.ERROR)
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="doctor-", dir=root))
     console = Console()
     findings: list[Finding] = []
-    with terminated_like_interrupted(), console.status("disk") as status:
+    # one structure determines no energies of atoms, which does not matter here
+    quiet = only_errors("tace_al.model")
+    with quiet, terminated_like_interrupted(), console.status("disk") as status:
         patience = wait_s or DEFAULT_WAIT_S
         for finding in check_up(campaign, directory=folder, uri=database, wait_s=patience):
             findings.append(finding)
@@ -81,6 +83,18 @@ def doctor(
         raise typer.Exit(2)
     shutil.rmtree(folder, ignore_errors=True)
     console.print("Everything a campaign needs works here.")
+
+
+@contextmanager
+def only_errors(logger_name: str) -> Iterator[None]:
+    """Keep warnings of a part of the package to itself for a while."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def water_campaign(machine: str) -> "Campaign":
