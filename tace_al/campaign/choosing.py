@@ -184,6 +184,13 @@ class Choosing:
                 eligible.append(key)
         return done, eligible
 
+    def expire(self) -> None:
+        """Let go of what the last generation could not afford."""
+        for record in self.workplace.store.candidates(state="flagged"):
+            self.workplace.store.move_candidate(
+                record.key, source="flagged", target="expired", reason="the campaign ended"
+            )
+
     def _finish(self, serving: Serving, outcome: dict[str, int]) -> None:
         """Remember that this generation has chosen."""
         store = self.workplace.store

@@ -206,6 +206,7 @@ class _Loop:
                     self._log_task(envelope)
                     self._receive(envelope)
                 reason = self._out_of_time() or self._advance()
+        self.choosing.expire()
         self.log_time()
         return campaign_result(
             self.workplace,
