@@ -45,7 +45,8 @@ def test_samplers_explore_and_a_target_is_judged(run: Any, tmp_path: Path) -> No
         "name": "relaxed_distance",
         "options": {"first": 0, "second": 1},
     }
-    campaign = Campaign.build(**water(target=target))
+    model = {**water()["model"], "first_epochs": 60, "epochs": 20}
+    campaign = Campaign.build(**water(target=target, model=model))
     result, text = run(campaign, tmp_path)
     # GFN2's bond is 0.959 A; networks of eight channels come near it
     assert result.targets["water"]["value"] == pytest.approx(0.959, abs=0.05)
