@@ -19,7 +19,7 @@ There the cell rings with a period near 0.2 tau (metals, 140 GPa) to tau (ice, 2
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 from ase import units
@@ -51,6 +51,8 @@ class LangevinPiston(Integrator):
         itself (other crystals and films with a cell along the axes).
     """
 
+    moves_cell: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     friction: float = 0.01
     period_fs: float = 500.0
     piston_friction: float | None = None
@@ -66,21 +68,6 @@ class LangevinPiston(Integrator):
             )
         if self.shape not in ("isotropic", "axes"):
             raise ConfigError(f"`shape` is {self.shape!r}; it is 'isotropic' or 'axes'")
-
-    @property
-    def links(self) -> int:
-        """No chain."""
-        return 0
-
-    @property
-    def stochastic(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def moves_cell(self) -> bool:
-        """Yes."""
-        return True
 
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None

@@ -13,7 +13,7 @@ atoms.
 """
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from ase import units
@@ -37,6 +37,7 @@ class AtomBaths(Integrator):
         Indices of the atoms of the second reservoir; what it gives is counted apart.
     """
 
+    stochastic: ClassVar[bool] = True
     frictions: tuple[float, ...]
     temperatures: tuple[float, ...] | None = None
     cold: tuple[int, ...] = ()
@@ -55,16 +56,6 @@ class AtomBaths(Integrator):
     def links(self) -> int:
         """One place a walker, for what the two reservoirs have given: no chain is there."""
         return 1
-
-    @property
-    def stochastic(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def moves_cell(self) -> bool:
-        """No."""
-        return False
 
     def given(self, phase: Phase) -> np.ndarray:
         """Return (walkers, 2) energies in eV that all other baths and the cold one have given."""

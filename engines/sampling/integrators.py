@@ -20,7 +20,7 @@ Momenta are in ASE's unit, energies eV, masses amu; times are given in fs.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from ase import units
@@ -135,22 +135,23 @@ def join_phases(phases: Sequence[Phase]) -> Phase:
 
 
 class Integrator(ABC):
-    """Takes walkers one step further."""
+    """Takes walkers one step further.
+
+    Attributes
+    ----------
+    stochastic
+        Whether noise moves everything, or overall translation and rotation stay as they are.
+    moves_cell
+        Whether cells change, so that the potential's stress is needed.
+    """
+
+    stochastic: ClassVar[bool] = False
+    moves_cell: ClassVar[bool] = False
 
     @property
-    @abstractmethod
     def links(self) -> int:
         """Number of links of the chain, 0 without one."""
-
-    @property
-    @abstractmethod
-    def stochastic(self) -> bool:
-        """Whether noise moves everything, or overall translation and rotation stay as they are."""
-
-    @property
-    @abstractmethod
-    def moves_cell(self) -> bool:
-        """Whether cells change, so that the potential's stress is needed."""
+        return 0
 
     @abstractmethod
     def before_forces(
@@ -185,21 +186,6 @@ class Integrator(ABC):
 class ConstantEnergy(Integrator):
     """Velocity Verlet: constant energy, number of atoms and cell."""
 
-    @property
-    def links(self) -> int:
-        """No chain."""
-        return 0
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def moves_cell(self) -> bool:
-        """No."""
-        return False
-
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
     ) -> Phase:
@@ -226,6 +212,7 @@ class Langevin(Integrator):
         1/fs; 0.001 for dynamics close to Newton's, 0.01 to 0.05 to equilibrate.
     """
 
+    stochastic: ClassVar[bool] = True
     friction: float = 0.02
 
     def __post_init__(self) -> None:
@@ -234,21 +221,6 @@ class Langevin(Integrator):
             raise ConfigError(
                 f"`friction` is {self.friction} 1/fs; give a positive number, or ConstantEnergy()"
             )
-
-    @property
-    def links(self) -> int:
-        """No chain."""
-        return 0
-
-    @property
-    def stochastic(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def moves_cell(self) -> bool:
-        """No."""
-        return False
 
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
@@ -303,16 +275,6 @@ class NoseHooverChain(Integrator):
     def links(self) -> int:
         """The length."""
         return self.length
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def moves_cell(self) -> bool:
-        """No."""
-        return False
 
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None

@@ -16,7 +16,7 @@ away; energy less work and heat is conserved.
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from ase import Atoms, units
@@ -44,22 +44,13 @@ class ShearFlow(Integrator):
         g in 1/fs; 0 is ordinary dynamics at constant kinetic temperature.
     """
 
+    moves_cell: ClassVar[bool] = True
     rate: float
 
     @property
     def links(self) -> int:
         """One place a walker, for the work of the flow: no chain is there."""
         return 1
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def moves_cell(self) -> bool:
-        """Yes."""
-        return True
 
     def before_forces(
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
