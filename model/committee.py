@@ -106,6 +106,7 @@ class Committee(Ensemble):
             return num_edges <= ONE_CALL_EDGES
         return num_edges * max(self._skeleton.config.layer_channels) <= STACKED_SIZE
 
+    @torch.enable_grad()
     def _evaluate_stacked(self, graph: AtomicGraph, stress: bool) -> dict[str, Tensor]:
         """Return every member's energies and forces, the mean stress, the first's descriptors."""
         inputs = self._inputs.of(graph) or self._skeleton.inputs(graph, head=self.head)

@@ -118,6 +118,7 @@ class HeadCommittee(Ensemble):
             descriptors=answers["descriptors"] if descriptors else None,
         )
 
+    @torch.enable_grad()
     def _evaluate_compiled(
         self, graph: AtomicGraph, kernel: NetworkKernel, stress: bool, member_forces: bool
     ) -> dict[str, Tensor]:

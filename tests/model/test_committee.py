@@ -12,6 +12,7 @@ from tace_al.model import committee as committee_module
 from tace_al.model import ensemble
 from tace_al.model.checkpoint import save
 from tace_al.model.committee import Committee
+from tace_al.model.head_committee import HeadCommittee
 from tace_al.model.tace import Tace
 
 
@@ -58,6 +59,18 @@ def test_the_committee_says_what_its_members_say(
             assert np.allclose(prediction.stress, stress, atol=error)
         else:
             assert prediction.stress is None
+
+
+@pytest.mark.parametrize("splines", [False, True])
+def test_callers_may_have_switched_gradients_off(splines: bool) -> None:
+    members = make_members(2)
+    heads = Tace.from_preset("tiny", elements=["H", "O"], heads=("a", "b"), channels=8)
+    for committee in (Committee(members, splines=splines), HeadCommittee(heads, splines=splines)):
+        (expected,) = committee.predict([molecule("H2O")])
+        with torch.no_grad():
+            (found,) = committee.predict([molecule("H2O")])
+        assert np.array_equal(found.member_forces, expected.member_forces)
+        assert np.abs(found.member_forces).max() > 0.0
 
 
 def test_large_requests_are_split_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
