@@ -12,8 +12,8 @@ leaves forces on oxygen that wave by 0.3-0.8 eV/A as an atom crosses it; at 0.22
 Conventions: periodic directions are the structure's. A lattice vector along a direction without
 periodicity must leave `vacuum`; where there is none, the box gets `box` Angstrom. Atoms are moved
 to its middle, which changes no number that is reported. A molecule with unpaired electrons keeps
-its multiplicity; a periodic structure has none unless `spin_polarised`, and then its moment is
-free.
+its multiplicity; a periodic structure has none (one above the lowest is refused): its spins are
+paired, or with `spin_polarised` its moment is free.
 """
 
 import io
@@ -207,7 +207,7 @@ class GPAWLabeller(Labeller):
         Raises
         ------
         LabelFailed
-            "convergence", "cell" without enough vacuum, "charge" in a periodic structure,
+            "convergence", "cell" without enough vacuum, "charge" or spin in a periodic structure,
             "elements" without a setup, "contact", or "crash"; GPAW's last lines are its note.
         LabellerMissing
             GPAW is not installed.
@@ -227,6 +227,10 @@ class GPAWLabeller(Labeller):
                 dipole = np.asarray(probe.get_dipole_moment(), dtype=float)
         except LabelFailed:
             raise
+        except ImportError as error:
+            raise LabellerMissing(
+                f"the labeller gpaw cannot be loaded ({error}); install it with: make gpaw"
+            ) from error
         # the border to a foreign code, which raises what it likes
         except Exception as error:
             failed = _explained(error, atoms)
@@ -252,6 +256,14 @@ class GPAWLabeller(Labeller):
                 f"the structure has charge {charge:+d} and the energy of a charged periodic cell "
                 "depends on the size of the cell; use mode=lcao with a molecule without "
                 "periodicity, or another labeller",
+            )
+        lowest = 1 + int(atoms.numbers.sum()) % 2
+        if periodic and spin_multiplicity(atoms) != lowest:
+            raise LabelFailed(
+                "charge",
+                f"the structure is periodic and has multiplicity {spin_multiplicity(atoms)}, which "
+                "GPAW's metallic occupations do not hold; leave the multiplicity out and give the "
+                "options spin_polarised=true and initial_moment instead",
             )
         placed = Atoms(
             numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc
@@ -347,13 +359,7 @@ class GPAWLabeller(Labeller):
 
 
 def _explained(error: Exception, atoms: Atoms) -> LabelFailed:
-    """Return GPAW's exception as a failed label with a kind.
-
-    Raises
-    ------
-    LabellerMissing
-        GPAW itself is what is missing.
-    """
+    """Return GPAW's exception as a failed label with a kind."""
     from gpaw import ConvergenceError
     from gpaw.utilities import AtomsTooClose
 
@@ -373,10 +379,16 @@ def _explained(error: Exception, atoms: Atoms) -> LabelFailed:
             f"GPAW lacks a data set for an element of {formula} ({said}); "
             "install gpaw-data, or choose another xc or basis",
         )
+    if said.startswith("Unknown functional"):
+        return LabelFailed(
+            "crash",
+            f"GPAW stopped on {formula}, for it knows no such functional ({said}); choose another "
+            "with the option xc",
+        )
     return LabelFailed(
         "crash",
         f"GPAW stopped on {formula} with {type(error).__name__}: {said}; "
-        "look at its last lines in the bundle of the failed label",
+        "its last lines are in the log of the failed label",
     )
 
 

@@ -84,19 +84,23 @@ def label_problem(
             message="the labeller answered for another geometry than it was given; "
             "look for a code that re-orders or moves atoms, and switch that off",
         )
-    if label.forces.shape != (len(atoms), 3):
-        return Problem(
-            kind="shape",
-            message=f"the labeller's forces have shape {label.forces.shape}, expected "
-            f"({len(atoms)}, 3); check that the code keeps every atom",
-        )
-    finite = np.isfinite(label.energy) and np.isfinite(label.forces).all()
-    if label.stress is not None:
-        finite = finite and np.isfinite(label.stress).all()
+    shapes = {"forces": (len(atoms), 3), "stress": (3, 3), "dipole": (3,)}
+    finite = bool(np.isfinite(label.energy))
+    for name, shape in shapes.items():
+        value = getattr(label, name)
+        if value is None:
+            continue
+        if value.shape != shape:
+            return Problem(
+                kind="shape",
+                message=f"the labeller's {name} has shape {value.shape}, expected {shape}; "
+                "check that the code keeps every atom",
+            )
+        finite = finite and bool(np.isfinite(value).all())
     if not finite:
         return Problem(
             kind="nonfinite",
-            message="the labeller returned an energy, force or stress that is not finite; "
+            message="the labeller returned an energy, force, stress or dipole that is not finite; "
             "the structure is most likely far from anything physical, drop it",
         )
     norms = np.linalg.norm(label.forces, axis=1)

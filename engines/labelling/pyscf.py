@@ -156,6 +156,10 @@ class PySCFLabeller(Labeller):
         except LabelFailed as error:
             error.add_note(_tail(log))
             raise
+        except ImportError as error:
+            raise LabellerMissing(
+                f"the labeller pyscf cannot be loaded ({error}); install it with: pip install pyscf"
+            ) from error
         # the border to a foreign code, which raises what it likes
         except Exception as error:
             failed = _explained(error, atoms)
@@ -267,10 +271,16 @@ def _explained(error: Exception, atoms: Atoms) -> LabelFailed:
             f"PySCF has no such basis for every element of {formula} ({said}); choose another "
             "with the option basis",
         )
+    if "LibXCFunctional" in said:
+        return LabelFailed(
+            "crash",
+            f"PySCF stopped on {formula}, for it knows no such functional ({said}); choose another "
+            "with the option xc",
+        )
     return LabelFailed(
         "crash",
         f"PySCF stopped on {formula} with {type(error).__name__}: {said}; "
-        "look at its last lines in the bundle of the failed label",
+        "its last lines are in the log of the failed label",
     )
 
 

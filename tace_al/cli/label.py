@@ -1,20 +1,24 @@
 """`tace-al label`: energies and forces of the structures in a file."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.core.errors import DataError, LabelFailed, LabellerError
+from tace_al.core.errors import DataError, LabellerError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from tace_al.core.labels import Label
+    from tace_al.dispatch.label_file import LabelFailure
     from tace_al.engines.labelling.labeller import Labeller
 
 MAX_SHOWN = 10
+SAVE_SECONDS = 10.0
+"""Labels that are this old are written, so that no more are lost with a process that is killed."""
 LABELLERS = "gfn1, gfn2, emt, gpaw, pyscf, hf, mp2, or package.module:Calculator."
 
 
@@ -28,7 +32,11 @@ def label(
     ],
     options: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="Option of the labeller. Repeat."),
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="Option of the labeller. Repeat; of one name the last counts.",
+        ),
     ] = None,
     index: Annotated[
         str, typer.Option("--index", metavar="SLICE", help="Which structures: -1, ::10, ...")
@@ -45,7 +53,7 @@ def label(
 ) -> None:
     """Label structures: total energy (eV), forces (eV/Å), stress (eV/Å³) where there is a cell.
 
-    A structure that fails is named and left out; the others are written.
+    A structure that fails is named and left out, and FILE.log says more; the others are written.
 
     Example: [bold]tace-al label water.xyz --labeller gfn2 --out labelled.xyz[/bold]
     """
@@ -59,18 +67,30 @@ def label(
     if out.is_dir():
         raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labelled.xyz'}")
     require_free_space(out.absolute().parent)
-    chosen = {key: setting(text) for key, text in parse_settings(options or [], "--option").items()}
+    chosen = {}
+    for option in options or []:  # one by one: `rerun.sh` is overruled by what follows it
+        for key, text in parse_settings([option], "--option").items():
+            chosen[key] = setting(text)
     engine = labeller_from_name(labeller, chosen)
     frames = frames_to_label(file, index, charge=charge, multiplicity=multiplicity)
     labelled: list[Atoms] = []
-    failed: list[str] = []
-    try:
-        _label_all(engine, frames, labelled, failed)
-    finally:  # also after Ctrl-C: labels that were paid for are kept
+    failed: list[tuple[int, LabelFailure]] = []
+
+    def save() -> None:
         if labelled:
             write_structures(out, labelled)
+
+    try:
+        _label_all(engine, frames, labelled, failed, save)
+    finally:  # also after Ctrl-C: labels that were paid for are kept
+        save()
+        log = _log_written(out, failed)
     if failed:
-        raise LabellerError(failure_text(failed, num_frames=len(frames), out=out))
+        sentences = [
+            f"structure {number} ({failure.kind}): {failure.message}" for number, failure in failed
+        ]
+        text = failure_text(sentences, num_frames=len(frames), out=out)
+        raise LabellerError(f"{text}\nTracebacks and the code's last lines: {log}")
     Console().print(f"{len(labelled)} labels by {engine.fidelity.name} in {out}", highlight=False)
 
 
@@ -105,23 +125,50 @@ def failure_text(failed: Sequence[str], *, num_frames: int, out: Path) -> str:
 
 
 def _label_all(
-    engine: "Labeller", frames: "Sequence[Atoms]", labelled: "list[Atoms]", failed: list[str]
+    engine: "Labeller",
+    frames: "Sequence[Atoms]",
+    labelled: "list[Atoms]",
+    failed: "list[tuple[int, LabelFailure]]",
+    save: Callable[[], None],
 ) -> None:
-    """Label every frame, appending to `labelled` and the failures' sentences to `failed`."""
+    """Label every frame, appending to `labelled` and `failed`; call `save` now and then."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from tace_al.engines.labelling.guarded import guarded_label
+    from tace_al.data.frames import structure_key
+    from tace_al.dispatch.label_file import LabelFailure
+    from tace_al.dispatch.tasks.label import label_or_failure
+    from tace_al.engines.labelling.guards import FORCE_CEILING
 
     console = Console(stderr=True)
+    saved, fidelity = time.monotonic(), engine.fidelity
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for number in progress.track(range(len(frames)), description="labelling"):
-            try:
-                found = guarded_label(engine, frames[number])
-            except LabelFailed as error:
-                failed.append(f"structure {number} ({error.kind}): {error.message}")
+            outcome = label_or_failure(
+                engine,
+                frames[number],
+                structure=structure_key(frames[number]),
+                fidelity=fidelity.key,
+                force_ceiling=FORCE_CEILING,
+            )
+            if isinstance(outcome, LabelFailure):
+                failed.append((number, outcome))
             else:
-                labelled.append(labelled_copy(frames[number], found, engine.fidelity.name))
+                labelled.append(labelled_copy(frames[number], outcome, fidelity.name))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                save()
+                saved = time.monotonic()
+
+
+def _log_written(out: Path, failed: "Sequence[tuple[int, LabelFailure]]") -> Path:
+    """Write what is known of every failure beside `out`; return the file's path."""
+    from tace_al.core.atomic_write import write_bytes
+
+    path = out.with_name(f"{out.name}.log")
+    if failed:
+        entries = [f"structure {number} ({one.kind})\n{one.log}" for number, one in failed]
+        write_bytes(path, "\n\n".join(entries).encode() + b"\n")
+    return path
 
 
 def labelled_copy(atoms: "Atoms", found: "Label", fidelity: str) -> "Atoms":

@@ -14,6 +14,7 @@ room on the disk is no further error: the Store has kind and message.
 import json
 import logging
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def rerun_script(failure: LabelFailure, *, labeller: str, options: Mapping[str, 
         "#!/bin/sh\n"
         f"# failed after {failure.attempts} attempts ({failure.kind}): {said}\n"
         "# More options change how: sh rerun.sh --option max_iterations=500\n"
+        f"PATH=$PATH:{shlex.quote(str(Path(sys.executable).parent))}\n"
         'cd "$(dirname "$0")" || exit 1\n'
         f'exec {shlex.join(words)} "$@"\n'
     )

@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
+from tace_al.data import extxyz as tace_al_extxyz
 from tace_al.data.extxyz import read_labelled
 
 
@@ -106,3 +108,45 @@ def test_a_full_disk_is_found_before_the_work(tace_al, argon, tmp_path, monkeypa
     out = tmp_path / "out.xyz"
     outcome = tace_al("label", argon, "--labeller", "fake", "--out", out)
     assert outcome.code == 2 and "free some space" in outcome.err and not out.exists()
+
+
+def test_what_a_calculator_raises_is_one_sentence_and_a_log(tace_al, argon, tmp_path) -> None:
+    """The rest is written, the traceback lies beside it."""
+    module = (
+        "from ase.calculators.lj import LennardJones\n"
+        "class Picky(LennardJones):\n"
+        "    def calculate(self, atoms, *others):\n"
+        "        super().calculate(atoms, *others)\n"
+        "        if atoms.get_distance(0, 1) > 3.9:\n"
+        "            raise KeyError('stretched')\n"
+    )
+    (tmp_path / "picky_calculator.py").write_text(module)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        out = tmp_path / "out.xyz"
+        outcome = tace_al("label", argon, "--labeller", "picky_calculator:Picky", "--out", out)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert outcome.code == 2 and "structure 2 (crash)" in outcome.err
+    assert "KeyError: 'stretched'" in outcome.err and len(read_labelled(out)) == 2
+    log = (tmp_path / "out.xyz.log").read_text()
+    assert str(tmp_path / "out.xyz.log") in outcome.err and "raise KeyError" in log
+
+
+def test_labels_are_saved_on_the_way(tace_al, argon, tmp_path, monkeypatch) -> None:
+    """What a killed process had is on the disk."""
+    monkeypatch.setattr("tace_al.cli.label.SAVE_SECONDS", 0.0)
+    saved = []
+    write = tace_al_extxyz.write_structures
+
+    def counted(path, frames) -> None:
+        saved.append(len(frames))
+        write(path, frames)
+
+    monkeypatch.setattr(tace_al_extxyz, "write_structures", counted)
+    arguments = ("--option", "depth=2.0", "--option", "depth=1.0")
+    out = tmp_path / "out.xyz"
+    assert tace_al("label", argon, "--labeller", "fake", "--out", out, *arguments).code == 0
+    assert saved == [1, 2, 3, 3]
+    energies = [atoms.info["REF_energy"] for atoms in read_labelled(out)]
+    assert energies[0] > -1.0, "of an option given twice the last counts: a well of 1 eV, not 2"

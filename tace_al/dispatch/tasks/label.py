@@ -39,9 +39,9 @@ from tace_al.dispatch.label_file import (
 from tace_al.dispatch.request import Request
 from tace_al.engines.labelling.catalogue import labeller_from_name, name_and_options
 from tace_al.engines.labelling.guarded import guarded_label
+from tace_al.engines.labelling.guards import FORCE_CEILING
 from tace_al.engines.labelling.labeller import Labeller
 
-DEFAULT_FORCE_CEILING = 50.0  # eV/Angstrom
 LONGEST_LOG = 20_000  # characters, of the end of a traceback
 FUNCTION = "tace_al.dispatch.tasks.label:run"
 # A labeller may hold state that two threads must not share.
@@ -92,7 +92,7 @@ def run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     labels_dir = Path(payload["labels_dir"])
     structures = _structures(Path(payload["frames"]), payload["keys"])
     entries = []
-    ceiling = float(payload.get("force_ceiling", DEFAULT_FORCE_CEILING))
+    ceiling = float(payload.get("force_ceiling", FORCE_CEILING))
     for key, atoms in structures.items():
         labeller = _labeller(payload, key)
         path = label_path(labels_dir, label_key(key, fidelity_key))

@@ -1,5 +1,6 @@
 """GPAW: settings and refusals without it, and short calculations with it."""
 
+import sys
 from dataclasses import replace
 from importlib import metadata, util
 from pathlib import Path
@@ -190,3 +191,30 @@ def test_a_wrong_multiplicity_never_reaches_gpaw() -> None:
     with pytest.raises(LabelFailed, match="multiplicity") as failed:
         guarded_label(COARSE, atom)
     assert failed.value.kind == "parity"
+
+
+@pytest.mark.usefixtures("without_gpaw")
+def test_a_package_that_cannot_be_loaded_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its metadata may be there and its modules not."""
+    monkeypatch.setitem(sys.modules, "gpaw", None)
+    with pytest.raises(LabellerMissing, match="make gpaw"):
+        COARSE.label(molecule("H2"))
+
+
+@pytest.mark.usefixtures("without_gpaw")
+def test_a_multiplicity_that_a_slab_would_ignore_is_refused() -> None:
+    """Spins of a periodic structure are free or paired, never fixed."""
+    atoms = fcc100("Al", (1, 1, 2), vacuum=4.0)
+    atoms.info[MULTIPLICITY] = 3
+    with pytest.raises(LabelFailed, match="initial_moment") as caught:
+        COARSE.label(atoms)
+    assert caught.value.kind == "charge"
+
+
+@installed
+def test_an_unknown_functional_names_the_option() -> None:
+    """GPAW's own words are kept."""
+    with pytest.raises(LabelFailed, match=r"PBEE.*option xc"):
+        replace(COARSE, xc="PBEE").label(molecule("H2"))

@@ -105,7 +105,11 @@ def test_bad_labels_are_named() -> None:
     huge[1, 2] = -51.0
     cases = {
         "nonfinite": [{"energy": np.nan}, {"forces": np.full((3, 3), np.inf)}],
-        "shape": [{"forces": np.zeros((2, 3))}],
+        "shape": [
+            {"forces": np.zeros((2, 3))},
+            {"stress": np.zeros(6)},
+            {"dipole": np.zeros((1, 3))},
+        ],
         "force_ceiling": [{"forces": huge}],
         "geometry": [{"structure_key": "another"}],
     }

@@ -1,5 +1,6 @@
 """PySCF: forces are slopes of energies, shells follow the multiplicity, failures have kinds."""
 
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -160,5 +161,14 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("tace_al.engines.labelling.pyscf.metadata.version", missing)
+    with pytest.raises(LabellerMissing, match="pip install pyscf"):
+        MINIMAL.label(water())
+
+
+def test_a_package_that_cannot_be_loaded_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its metadata may be there and its modules not."""
+    monkeypatch.setitem(sys.modules, "pyscf", None)
     with pytest.raises(LabellerMissing, match="pip install pyscf"):
         MINIMAL.label(water())
