@@ -20,13 +20,14 @@ import numpy as np
 
 from tace_al import __version__
 from tace_al.campaign.config import Campaign
-from tace_al.core.errors import DispatchError, LabelFailed, TaceError
+from tace_al.core.atomic_write import require_free_space, write_bytes
+from tace_al.core.errors import ConfigError, DispatchError, LabelFailed, TaceError
 from tace_al.core.labels import Label
 from tace_al.data.frames import frames_to_bytes, structure_key
 from tace_al.dispatch.dispatcher import Dispatcher
 from tace_al.dispatch.label_file import read_label
 from tace_al.dispatch.request import Envelope, Request, portable
-from tace_al.dispatch.slurm_commands import check_slurm, waiting_reasons
+from tace_al.dispatch.slurm_commands import check_slurm
 from tace_al.dispatch.tasks.label import label_request
 from tace_al.engines.labelling.catalogue import labeller_from_name
 from tace_al.engines.labelling.guards import check_structure
@@ -66,7 +67,7 @@ def check_up(
     campaign
         Its first structure, labellers, model and machine are tried.
     directory
-        An empty folder that the machine's workers see.
+        A folder to be made, which the machine's workers see.
     uri
         MongoDB server, or None for the embedded database.
     wait_s
@@ -133,7 +134,7 @@ class _Checkup:
             ("kernels", (), self.kernels),
             ("cuda", (), self.cuda),
             ("import", (), self.read),
-            ("store", ("import",), self.keep),
+            ("store", ("disk", "import"), self.keep),
             ("scheduler", (), self.scheduler),
             ("dispatch", ("disk", "scheduler"), self.dispatch),
             ("label", ("import", "dispatch"), self.label),
@@ -143,12 +144,19 @@ class _Checkup:
         ]
 
     def disk(self) -> str:
-        """Look at the room for results."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Write a file where results go, and look at the room there."""
+        try:
+            write_bytes(self.directory / "inputs" / "written", b"here")
+        except OSError as error:
+            raise ConfigError(
+                f"{error.filename or self.directory} cannot be written ({error.strerror}); name "
+                "another folder with --dir"
+            ) from error
+        require_free_space(self.directory)
         free = shutil.disk_usage(self.directory).free
         if free < COMFORTABLE_BYTES:
             raise _Note(
-                f"{free / 1e9:.1f} GB free; long campaigns want {COMFORTABLE_BYTES / 1e9:.0f}"
+                f"{free / 1e6:.0f} MB free; long campaigns want {COMFORTABLE_BYTES / 1e9:.0f} GB"
             )
         return f"{free / 1e9:.0f} GB free"
 
@@ -213,7 +221,21 @@ class _Checkup:
         envelope = self._done(Request.build("probe", function, {"value": os.getpid()}))
         result = self._result(envelope)
         gpus = f", GPU {result['gpus']}" if result.get("gpus") else ""
+        complaint = self._complaint_at_start()
+        if complaint:
+            raise _Note(
+                f"worker {envelope.worker}{gpus}, but the lines before it said: {complaint}; "
+                "look at worker_init of the machine"
+            )
         return f"worker {envelope.worker}{gpus}"
+
+    def _complaint_at_start(self) -> str:
+        """Return the last line that a pool's script wrote to its error output, "" for none."""
+        scripts = self.directory / "parsl"
+        logs = [*scripts.rglob("*.stderr"), *scripts.rglob("*.sh.err")]
+        texts = (log.read_text(errors="replace").strip() for log in logs)
+        said = [text.splitlines()[-1] for text in texts if text]
+        return said[0][:300] if said else ""
 
     def label(self) -> str:
         """Label the structure at every level of theory."""
@@ -290,8 +312,7 @@ class _Checkup:
 
     def _written(self, name: str, atoms: Any) -> Path:
         path = self.directory / "inputs" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(frames_to_bytes([atoms]))
+        write_bytes(path, frames_to_bytes([atoms]))
         return path
 
     def _done(self, request: Request) -> Envelope:
@@ -313,7 +334,7 @@ class _Checkup:
                         ok=envelope.ok,
                     )
                 return envelope
-        reasons = waiting_reasons(self.campaign.machine, self.directory)
+        reasons = self._dispatcher.waiting_for
         raise DispatchError(
             f"no worker finished a {request.kind} task within {self.wait_s:.0f} s"
             f"{f' (blocks wait: {reasons})' if reasons else ''}; raise --wait, or look at the logs "

@@ -23,7 +23,7 @@ import psutil
 
 from tace_al.core.allocator import keep_freed_memory
 from tace_al.core.errors import DispatchError, LabelFailed, StorageFull
-from tace_al.dispatch.request import FUNCTION_PREFIX, Envelope, placed
+from tace_al.dispatch.request import FUNCTION_PREFIX, Envelope, Request, placed
 from tace_al.dispatch.result_files import (
     commit_result,
     keep_failure,
@@ -41,6 +41,7 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 TIMED_OUT = "TimedOut"
+WORKER_DIED = "WorkerDied"
 
 
 def thread_environment(num_threads: int) -> dict[str, str]:
@@ -246,9 +247,28 @@ def timeout_envelope(request: dict[str, Any], started: float) -> Envelope:
         error_kind=TIMED_OUT,
         error_message=(
             f"the task ran longer than its limit of {request['timeout_s']:g} s and was stopped; "
-            "raise the limit or make the task smaller"
+            "raise the limit (longest_task_s of a Slurm machine, with its walltime), or make the "
+            "task smaller"
         ),
         worker=worker_name(),
+        started=started,
+        ended=time.time(),
+    )
+
+
+def died_envelope(request: Request, num_deaths: int, last: str, started: float) -> Envelope:
+    """Return the envelope of a task whose workers kept dying."""
+    return Envelope(
+        key=request.key,
+        kind=request.kind,
+        ok=False,
+        result=None,
+        folder="",
+        error_kind=WORKER_DIED,
+        error_message=(
+            f"{num_deaths} workers died while they ran this task (last: {last}), so it is not "
+            "tried again; look for a crash or too little memory in it"
+        ),
         started=started,
         ended=time.time(),
     )

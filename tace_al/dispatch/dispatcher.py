@@ -18,14 +18,19 @@ from types import TracebackType
 from typing import Any, Self, final
 
 from tace_al.core.errors import DispatchError
-from tace_al.dispatch.apps import TIMED_OUT, failure_envelope, timeout_envelope
+from tace_al.dispatch.apps import (
+    TIMED_OUT,
+    died_envelope,
+    failure_envelope,
+    timeout_envelope,
+)
 from tace_al.dispatch.executors import FIRST
 from tace_al.dispatch.lifeline import sweep_orphans
 from tace_al.dispatch.machine import LABELLER_TASKS, BlockName, Machine
 from tace_al.dispatch.parsl_session import RUN_AGAIN, ParslSession
 from tace_al.dispatch.request import Envelope, Request
 from tace_al.dispatch.result_files import has_started, read_failure, read_result, sweep_scratch
-from tace_al.dispatch.retry import WORKER_DIED, RetryPolicy
+from tace_al.dispatch.retry import RetryPolicy
 from tace_al.dispatch.slurm_commands import cancel_orphans, check_slurm
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -63,7 +68,7 @@ class Dispatcher:
     on_event
         Called as `on_event(name, fields)` in the caller's thread, from `submit`, `wait` and
         `close`, with "orphans_swept", "blocks_cancelled", "retried", "quarantined",
-        "pool_replaced", "executor_lost".
+        "pool_replaced", "blocks_wait", "executor_lost".
     retry
         Price of infrastructure errors.
     stall_s
@@ -137,6 +142,11 @@ class Dispatcher:
         """Requests whose envelope `wait` has not returned yet, by key."""
         with self._changed:
             return {key: flight.request for key, flight in self._flights.items()}
+
+    @property
+    def waiting_for(self) -> str:
+        """Slurm's reasons where all blocks of a kind wait in its queue, "" elsewhere."""
+        return "" if self._session is None else self._session.waiting_for()
 
     def start(self) -> None:
         """Clear away what a killed driver left, and start the executor.
@@ -309,6 +319,9 @@ class Dispatcher:
                     self._expire_threads()
                 else:
                     self._unstick()
+                    if reasons := self._session.waiting_news():
+                        logger.warning("blocks wait in Slurm's queue: %s", reasons)
+                        self._events.append(("blocks_wait", {"reasons": reasons}))
                 ready = self._take_ready()
                 if not ready:
                     self._changed.wait(_POLL_S)
@@ -392,7 +405,7 @@ class Dispatcher:
         fields = {"key": request.key, "kind": request.kind, "losses": flight.num_losses}
         if self._retry.condemned(flight.spent):
             self._events.append(("quarantined", fields))
-            self._land(flight, _died_envelope(flight, error))
+            self._land(flight, died_envelope(request, flight.num_losses, str(error), flight.sent))
             return
         wait_s = self._retry.wait_s(flight.num_losses)
         flight.not_before = time.monotonic() + wait_s
@@ -460,21 +473,3 @@ class Dispatcher:
         self._broken = f"{failure}; {RUN_AGAIN}"
         self._events.append(("executor_lost", {"reason": failure}))
         self._changed.notify_all()
-
-
-def _died_envelope(flight: _Flight, error: BaseException) -> Envelope:
-    request = flight.request
-    return Envelope(
-        key=request.key,
-        kind=request.kind,
-        ok=False,
-        result=None,
-        folder="",
-        error_kind=WORKER_DIED,
-        error_message=(
-            f"{flight.num_losses} workers died while they ran this task (last: {error}), so it is "
-            "not tried again; look for a crash or too little memory in it"
-        ),
-        started=flight.sent,
-        ended=time.time(),
-    )

@@ -20,15 +20,13 @@ from tace_al.dispatch.apps import thread_environment
 from tace_al.dispatch.lifeline import Lifeline
 from tace_al.dispatch.machine import BlockName, Machine, SlurmSettings
 from tace_al.dispatch.slurm_commands import job_name_prefix
-from tace_al.dispatch.slurm_executor import SlurmExecutor
+from tace_al.dispatch.slurm_executor import BLOCK_FAILURES, SlurmExecutor, judge_blocks
 from tace_al.dispatch.slurm_provider import SlurmBlocks
 
 FIRST: BlockName = "labels"
 """Name of the only executor where there is one, and of that for labels where there are two."""
 LOCAL_HEARTBEAT_S = 2
 LOCAL_HEARTBEAT_THRESHOLD_S = 15
-# Bad only when so many blocks in a row have failed, not when the first one has.
-BLOCK_FAILURES = 5
 
 # The programs are run as modules of this interpreter: its bin folder need not be on PATH, and -P
 # keeps the working directory (with whatever files a user has there) off the import path.
@@ -43,6 +41,10 @@ _POOL = (
     " --hb_threshold={heartbeat_threshold} --drain_period={drain_period}"
     " --cpu-affinity {cpu_affinity} {enable_mpi_mode} --mpi-launcher={mpi_launcher}"
     " --available-accelerators {accelerators}"
+)
+_FOLDER_CHECK = (
+    '[ -w {0} ] || {{ echo "$(hostname) does not see {0}, or may not write there; put the campaign'
+    ' where this computer and the compute nodes both write" >&2; exit 1; }}'
 )
 
 
@@ -64,7 +66,7 @@ def parsl_config(machine: Machine, run_dir: Path, lifeline: Lifeline | None) -> 
     elif machine.slurm is None:
         executors = [_local_executor(machine, lifeline)]
     else:
-        executors = [_slurm_executor(machine, name, lifeline) for name in machine.blocks]
+        executors = [_slurm_executor(machine, name, run_dir, lifeline) for name in machine.blocks]
     slurm = machine.slurm
     return Config(
         executors=executors,
@@ -104,15 +106,16 @@ def _local_executor(machine: Machine, lifeline: Lifeline | None) -> HighThroughp
 
 
 def _slurm_executor(
-    machine: Machine, name: BlockName, lifeline: Lifeline | None
+    machine: Machine, name: BlockName, run_dir: Path, lifeline: Lifeline | None
 ) -> HighThroughputExecutor:
     slurm = machine.blocks[name]
     # One name a worker: Parsl then shares the GPUs of a whole node out evenly.
     accelerators = [str(i) for i in range(slurm.workers_per_node)] if slurm.gpus_per_node else []
     return SlurmExecutor(
+        refusal_wait_s=float(slurm.poll_period_s),
         label=name,
         address=slurm.address,
-        provider=_slurm_blocks(machine, slurm, lifeline),
+        provider=_slurm_blocks(machine, slurm, run_dir, lifeline),
         launch_cmd=_POOL,
         interchange_launch_cmd=_interchange(lifeline),
         max_workers_per_node=slurm.workers_per_node,
@@ -121,17 +124,23 @@ def _slurm_executor(
         heartbeat_period=slurm.heartbeat_period_s,
         heartbeat_threshold=slurm.heartbeat_threshold_s,
         drain_period=slurm.drain_period_s,
-        block_error_handler=partial(windowed_error_handler, threshold=BLOCK_FAILURES),
+        block_error_handler=partial(judge_blocks, threshold=BLOCK_FAILURES),
         encrypted=True,
     )
 
 
-def _slurm_blocks(machine: Machine, slurm: SlurmSettings, lifeline: Lifeline | None) -> SlurmBlocks:
+def _slurm_blocks(
+    machine: Machine, slurm: SlurmSettings, folder: Path, lifeline: Lifeline | None
+) -> SlurmBlocks:
     # A pilot job that Slurm requeues by itself stays pending and blocks its own replacement.
     options = ["#SBATCH --no-requeue"]
     if slurm.scheduler_options:
         options.append(slurm.scheduler_options)
-    lines = [_worker_init(machine), slurm.worker_init]
+    lines = [
+        _worker_init(machine),
+        slurm.worker_init,
+        _FOLDER_CHECK.format(shlex.quote(str(folder))),
+    ]
     if slurm.nodes_per_block > 1:
         # Since Slurm 22.05 a step no longer inherits the job's cores; its pool would have one.
         lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')

@@ -9,6 +9,7 @@ none is cut off by the end of its block.
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -47,7 +48,7 @@ class SlurmSettings(BaseModel):
     Parameters
     ----------
     partition, account, qos, constraint, scheduler_options
-        As `sbatch` has them; the last is lines "#SBATCH ..." of your own.
+        As `sbatch` has them; the last is lines "#SBATCH ..." of your own, an option or more each.
     nodes_per_block, cores_per_node, workers_per_node, gpus_per_node
         A block takes whole nodes; every worker runs one task at a time.
     walltime
@@ -101,6 +102,16 @@ class SlurmSettings(BaseModel):
             raise ValueError(f"walltime is {walltime!r}, expected HH:MM:SS, for example 04:00:00")
         return walltime
 
+    @field_validator("scheduler_options")
+    @classmethod
+    def _check_options(cls, lines: str) -> str:
+        for line in filter(None, map(str.strip, lines.splitlines())):
+            # A shell would run it, and Slurm reads no option after it.
+            if not line.startswith("#"):
+                raise ValueError(f"{line!r} is no option of sbatch; write '#SBATCH --name=value'")
+        _sbatch_words(lines)
+        return lines
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.drain_period_s <= 0:
@@ -139,6 +150,11 @@ class SlurmSettings(BaseModel):
         return 3600 * hours + 60 * minutes
 
     @property
+    def further_options(self) -> list[str]:
+        """What `scheduler_options` says, as sbatch takes it on its command line."""
+        return _sbatch_words(self.scheduler_options)
+
+    @property
     def num_workers(self) -> int:
         """Most tasks that ever run at once in blocks of this kind."""
         return self.max_blocks * self.nodes_per_block * self.workers_per_node
@@ -147,6 +163,17 @@ class SlurmSettings(BaseModel):
     def drain_period_s(self) -> int:
         """Seconds after its start at which a block stops taking tasks."""
         return self.walltime_s - self.start_up_s - self.longest_task_s
+
+
+def _sbatch_words(lines: str) -> list[str]:
+    """Return the options in lines "#SBATCH ..."; other lines are comments."""
+    options = [line.split(maxsplit=1) for line in lines.splitlines()]
+    return [
+        word
+        for parts in options
+        if len(parts) == 2 and parts[0] == "#SBATCH"
+        for word in shlex.split(parts[1], comments=True)
+    ]
 
 
 class Machine(BaseModel):
@@ -307,4 +334,6 @@ def _first_complaint(name: str, error: ValidationError) -> str:
         hint = nearest_names(str(complaint["loc"][-1]), model.model_fields)
         return f"machine {name!r} has no field {where!r}.{hint}"
     message = complaint["msg"].removeprefix("Value error, ")
-    return f"machine {name!r}, {where}: {message}"
+    if complaint["type"] == "value_error" or isinstance(complaint["input"], dict):
+        return f"machine {name!r}, {where}: {message}"
+    return f"machine {name!r}, {where}: {message}, got {complaint['input']!r}"

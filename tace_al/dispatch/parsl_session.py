@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import Any, final
@@ -25,16 +26,20 @@ from parsl.providers import LocalProvider
 
 from tace_al.core.errors import DispatchError
 from tace_al.dispatch.apps import run_request
-from tace_al.dispatch.executors import BLOCK_FAILURES, parsl_config
+from tace_al.dispatch.executors import parsl_config
 from tace_al.dispatch.lifeline import Lifeline
 from tace_al.dispatch.machine import Machine
 from tace_al.dispatch.request import Request
 from tace_al.dispatch.slurm_commands import cancel_own
+from tace_al.dispatch.slurm_executor import BLOCK_FAILURES, last_line
+from tace_al.dispatch.slurm_provider import SlurmBlocks
 
 RUN_AGAIN = "run the same command again, finished work is kept"
 _SEND_LIMIT_MS = 5_000
 _ANSWER_LIMIT_MS = 20_000
 _LOCAL_STOP_S = 3.0
+# A wait in Slurm's queue is mentioned after so long.
+_QUEUE_PATIENCE_S = 60.0
 # Parsl pastes its folder into shell lines without quotes.
 _SAFE_FOLDER = re.compile(r"[A-Za-z0-9_./+=:@,-]+")
 
@@ -63,6 +68,8 @@ class ParslSession:
         self._results_dir = directory / "results"
         self._run_dir = _safe_run_dir(directory / "parsl", shared=machine.slurm is not None)
         self._log = _open_log(self._run_dir / "parsl.log")
+        self._waiting_since: float | None = None  # monotonic
+        self._reasons_told = ""
         self._lifeline: Lifeline | None = None
         if machine.executor != "threads":
             lock_path = self._run_dir / f"driver-{os.getpid()}-{id(self):x}.lock"
@@ -114,6 +121,25 @@ class ParslSession:
                 return reason
         return None
 
+    def waiting_for(self) -> str:
+        """Return Slurm's reasons where all blocks of a kind wait, "" where none of them does."""
+        providers = (pool.provider for pool in self._pools)
+        found = {each.waiting_for for each in providers if isinstance(each, SlurmBlocks)}
+        return "; ".join(sorted(found - {""}))
+
+    def waiting_news(self) -> str:
+        """Return the reasons once they have stood for a while and each time they change."""
+        reasons, now = self.waiting_for(), time.monotonic()
+        if not reasons:
+            self._waiting_since, self._reasons_told = None, ""
+            return ""
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if reasons == self._reasons_told or now - self._waiting_since < _QUEUE_PATIENCE_S:
+            return ""
+        self._reasons_told = reasons
+        return reasons
+
     def _failure_of(self, pool: HighThroughputExecutor) -> str | None:
         if pool.bad_state_is_set:
             where = f"the workers of machine {self._machine.name!r} do not start or stay up"
@@ -135,10 +161,10 @@ class ParslSession:
         if not failed:
             return " ".join(str(pool.executor_exception).split())[:500]
         last = failed[-1]
-        said = (last.stderr_summary or last.stdout_summary or last.message or "").split("\n")
-        line = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
-        place = f"; see {last.stderr_path}" if last.stderr_path else ""
-        return f"{BLOCK_FAILURES} blocks in a row failed, the last said: {line[:300]}{place}"
+        said = last_line(last.stderr_summary or last.stdout_summary or last.message)
+        line = said or f"nothing, not even to its log: do the compute nodes see {self._directory}?"
+        place = f"; see {last.stderr_path}" if said and last.stderr_path else ""
+        return f"{BLOCK_FAILURES} blocks in a row failed, the last said: {line}{place}"
 
     def restart_pool(self) -> None:
         """Kill the pool of workers of this computer; Parsl notices and starts another."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-WORKER_DIED = "WorkerDied"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tace_al.core.errors import ConfigError, DispatchError, nearest_names
@@ -86,12 +86,13 @@ def check_slurm(machine: Machine) -> None:
     missing = [name for name in _COMMANDS if shutil.which(name) is None]
     if missing:
         raise _no_slurm(missing)
-    text = ask_slurm(["sinfo", "--noheader", "--format=%R|%l"], machine.slurm.cancel_timeout_s)
-    limits = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
+    text = ask_slurm(["sinfo", "--noheader", "--format=%R|%l|%a"], machine.slurm.cancel_timeout_s)
+    rows = (line.strip().split("|") for line in text.splitlines() if "|" in line)
+    partitions = {name: (limit, state) for name, limit, state in rows}
     for name, settings in machine.blocks.items():
         where = f"machine {machine.name!r}, blocks for {name}"
         _check_address(where, settings)
-        _check_partition(where, settings, limits)
+        _check_partition(where, settings, partitions)
         _check_block(where, settings)
 
 
@@ -106,21 +107,32 @@ def _check_address(where: str, settings: SlurmSettings) -> None:
         ) from error
 
 
-def _check_partition(where: str, settings: SlurmSettings, limits: dict[str, str]) -> None:
-    """Refuse a partition that does not exist or ends blocks before their time."""
+def _check_partition(
+    where: str, settings: SlurmSettings, partitions: Mapping[str, tuple[str, str]]
+) -> None:
+    """Refuse a partition that does not exist or ends blocks before their time.
+
+    `partitions` has time limit and state ("up", "down", "drain", "inact") by name.
+    """
     for partition in (settings.partition or "").split(","):
         if not partition:
             continue
-        if partition not in limits:
+        if partition not in partitions:
             raise ConfigError(
                 f"{where}: this Slurm has no partition {partition!r}."
-                f"{nearest_names(partition, limits)} `sinfo -s` lists them"
+                f"{nearest_names(partition, partitions)} `sinfo -s` lists them"
             )
-        limit = _seconds(limits[partition])
+        longest, state = partitions[partition]
+        limit = _seconds(longest)
         if limit is not None and settings.walltime_s > limit:
             raise ConfigError(
                 f"{where}: walltime {settings.walltime} is longer than partition {partition!r} "
-                f"allows ({limits[partition]}), such a block would wait for ever; ask for less"
+                f"allows ({longest}), such a block would wait for ever; ask for less"
+            )
+        if state != "up":
+            # It may be up again when the block's turn comes.
+            logger.warning(
+                "%s: partition %r is %s, its blocks wait until it is up", where, partition, state
             )
 
 
@@ -151,6 +163,7 @@ def _check_block(where: str, settings: SlurmSettings) -> None:
         "time": settings.walltime_s // 60,
     }
     options = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+    options += settings.further_options
     command = ["sbatch", "--test-only", "--exclusive", *options, "--wrap=true"]
     try:
         ask_slurm(command, settings.cancel_timeout_s)
@@ -180,17 +193,6 @@ def our_jobs(folder: Path, timeout_s: float) -> dict[str, str]:
         if match is not None and match[1].startswith(f"{mark}:"):
             found[number] = match[1]
     return found
-
-
-def waiting_reasons(machine: Machine, folder: Path) -> str:
-    """Return Slurm's reasons why blocks of a folder wait, "" when none does."""
-    if machine.slurm is None:
-        return ""
-    command = ["squeue", "--noheader", "--states=PENDING", f"--user={os.getuid()}"]
-    text = ask_slurm([*command, "--format=%j|%r"], machine.slurm.cancel_timeout_s)
-    begins = f"{JOB_PREFIX}{folder_mark(folder)}:"
-    reasons = {line.rpartition("|")[2] for line in text.splitlines() if line.startswith(begins)}
-    return ", ".join(sorted(reasons))
 
 
 def cancel_orphans(folder: Path, timeout_s: float) -> int:

@@ -67,6 +67,8 @@ class SlurmBlocks(SlurmProvider):
         super().__init__(**settings)
         self._name_prefix = name_prefix
         self._poll_period_s = poll_period_s
+        self.waiting_for = ""
+        """Slurm's reasons why blocks wait, as of the last look; "" while one runs or none waits."""
 
     @property
     def status_polling_interval(self) -> int:
@@ -95,17 +97,24 @@ class SlurmBlocks(SlurmProvider):
     def _status(self) -> None:
         active = [str(n) for n, job in self.resources.items() if not job["status"].terminal]
         if not active:
+            self.waiting_for = ""
             return
         command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}"]
         try:
-            text = ask_slurm([*command, "--format=%i|%T"], self.cmd_timeout)
+            text = ask_slurm([*command, "--format=%i|%T|%r"], self.cmd_timeout)
         except DispatchError as error:
             logger.warning("the states of blocks are not known: %s", error)
             return
-        states = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
+        rows = {row[0]: row[1:] for row in (line.strip().split("|") for line in text.splitlines())}
+        reasons = set()
         for number in active:
             # Slurm forgets a job some minutes after its end.
-            self._set(number, STATES.get(states.get(number, "COMPLETED"), JobState.UNKNOWN))
+            state, *reason = rows.get(number, ["COMPLETED"])
+            self._set(number, STATES.get(state, JobState.UNKNOWN))
+            if self.resources[number]["status"].state in (JobState.PENDING, JobState.HELD):
+                reasons.update(reason)
+        runs = any(job["status"].state is JobState.RUNNING for job in self.resources.values())
+        self.waiting_for = "" if runs else ", ".join(sorted(reasons))
 
     def _set(self, number: str, state: JobState) -> None:
         job = self.resources[number]

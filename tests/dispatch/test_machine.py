@@ -55,6 +55,9 @@ def test_slurm_times_and_capacity() -> None:
         ({"min_blocks": 2}, "exceeds"),
         ({"device": "cuda"}, "ask Slurm for the GPUs"),
         ({"heartbeat_threshold_s": 20}, "one late heartbeat"),
+        ({"scheduler_options": "--mem=9G"}, "'--mem=9G' is no option.*write '#SBATCH"),
+        ({"scheduler_options": "#SBATCH --comment='x"}, "No closing quotation"),
+        ({"worker_init": True}, "valid string, got True"),
     ],
 )
 def test_slurm_settings_that_cannot_work_are_refused(

@@ -25,7 +25,7 @@ SLURM = {
     "walltime": "01:00:00",
     "cancel_timeout_s": 5,
 }
-SINFO = "cpu|1-00:00:00\ngpu|30:00\n"
+SINFO = "cpu|1-00:00:00|up\ngpu|30:00|up\nold|30:00|down\n"
 
 
 class Commands:
@@ -68,6 +68,20 @@ def test_a_block_is_asked_for_without_being_queued(commands: Commands) -> None:
     for option in ("--test-only", "--partition=cpu", "--account=chem", "--qos=long", "--time=60"):
         assert option in call
     check_slurm(machine_from_name("threads"))  # asks nobody
+
+
+def test_a_block_is_asked_for_with_options_of_ones_own(commands: Commands) -> None:
+    lines = "#SBATCH --mem=900G\n# big nodes\n#SBATCH --exclude='n[1-3]' --nice"
+    check_slurm(cluster(scheduler_options=lines))
+    (call,) = commands.calls("sbatch")
+    assert "--mem=900G --exclude=n[1-3] --nice" in call
+
+
+def test_a_partition_that_is_down_is_mentioned(
+    commands: Commands, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_slurm(cluster(partition="old", walltime="00:30:00", longest_task_s=60))
+    assert "partition 'old' is down" in caplog.text
     assert len(commands.calls("sbatch")) == 1
 
 

@@ -56,6 +56,15 @@ def test_final_states_stay_and_vanished_jobs_have_ended(
     assert blocks.status_polling_interval == 7
 
 
+def test_it_knows_why_blocks_wait(blocks: SlurmBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "1|PENDING|Priority\n2|PENDING|QOSMaxJobsPerUserLimit\n3|FAILED|None\n")
+    states(blocks)
+    assert blocks.waiting_for == "Priority, QOSMaxJobsPerUserLimit"
+    answer(monkeypatch, "1|RUNNING|None\n2|PENDING|QOSMaxJobsPerUserLimit\n")
+    states(blocks)
+    assert blocks.waiting_for == ""
+
+
 def test_a_silent_slurm_changes_nothing(
     blocks: SlurmBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
