@@ -1,8 +1,8 @@
 """`tace-al doctor`: one structure through every stage, and which one fails and why."""
 
 import logging
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,18 +64,19 @@ def doctor(
         campaign = water_campaign(machine or "local")
     else:
         campaign = campaign_of(workflow, settings or [], machine=machine)
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="doctor-", dir=root))
+    folder = root / f"doctor-{secrets.token_hex(4)}"
     console = Console()
     findings: list[Finding] = []
     # one structure determines no energies of atoms, which does not matter here
     quiet = only_errors("tace_al.model")
-    with quiet, terminated_like_interrupted(), console.status("disk") as status:
-        patience = wait_s or DEFAULT_WAIT_S
-        for finding in check_up(campaign, directory=folder, uri=database, wait_s=patience):
-            findings.append(finding)
-            status.update(f"{finding.stage} {finding.state}, going on")
-    console.print(findings_table(campaign.machine.name, findings))
+    try:
+        with quiet, terminated_like_interrupted(), console.status("disk") as status:
+            patience = wait_s or DEFAULT_WAIT_S
+            for finding in check_up(campaign, directory=folder, uri=database, wait_s=patience):
+                findings.append(finding)
+                status.update(f"{finding.stage} {finding.state}, going on")
+    finally:  # also what was found before Ctrl-C
+        console.print(findings_table(campaign.machine.name, findings))
     broken = [finding for finding in findings if finding.state == "failed"]
     if broken:
         names = ", ".join(finding.stage for finding in broken)

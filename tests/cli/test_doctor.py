@@ -51,6 +51,11 @@ def states(text: str) -> dict[str, str]:
     return {row[1]: row[2] for row in rows if len(row) > 3 and row[1] in STAGES}
 
 
+def words(text: str) -> str:
+    """Return what the printed table says, without its lines and their breaks."""
+    return " ".join(text.replace("│", " ").split())
+
+
 def with_labeller(name: str) -> Path:
     """Write a campaign of one water molecule for a labeller."""
     water = {
@@ -92,7 +97,7 @@ def test_a_labeller_that_fails_is_named_and_what_needs_it_is_skipped(
     found = states(outcome.out)
     assert (found["dispatch"], found["label"]) == ("ok", "failed")
     assert {found[stage] for stage in ("train", "dynamics", "report")} == {"skipped"}
-    assert "the licence server is away" in outcome.out
+    assert "the licence server is away" in words(outcome.out)
     (kept,) = (tmp_path / "runs").iterdir()  # for a look
     assert kept.name in outcome.out.replace("\n", "")
 
@@ -138,6 +143,26 @@ def test_a_cluster_without_slurm_fails_at_the_scheduler(
     assert outcome.code == 2
     assert (found["store"], found["scheduler"], found["dispatch"]) == ("ok", "failed", "skipped")
     assert "no Slurm to send work to" in " ".join(outcome.out.split())
+
+
+def test_a_folder_that_cannot_be_written_fails_at_the_disk(tace_al, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the way")
+    outcome = tace_al("doctor", with_labeller("gfn2"))
+    found = states(outcome.out)
+    assert outcome.code == 2
+    assert (found["disk"], found["store"], found["dispatch"]) == ("failed", "skipped", "skipped")
+    assert "cannot be written" in " ".join(outcome.out.split())
+
+
+@pytest.mark.slow
+def test_lines_before_the_workers_that_fail_are_mentioned(tace_al, tmp_path: Path) -> None:
+    Path("desk.yaml").write_text("worker_init: source /nowhere/bin/activate\nworkers: 1\n")
+    (tmp_path / "broken_labels.py").write_text(BROKEN)
+    campaign = with_labeller("broken_labels:Broken")  # the shortest way to the end
+    outcome = tace_al("doctor", campaign, "--machine", "desk.yaml")
+    text = words(outcome.out)
+    assert states(outcome.out)["dispatch"] == "note", outcome.out + outcome.err
+    assert "/nowhere/bin/activate: No such file" in text and "worker_init of the machine" in text
 
 
 def test_wrong_machines_are_one_sentence(tace_al) -> None:
