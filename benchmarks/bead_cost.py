@@ -34,7 +34,6 @@ from tace_al.engines.sampling.ipi_driver import Driver, DriverSettings
 from tace_al.engines.sampling.ipi_input import PimdSettings, StartState, pimd_input
 from tace_al.engines.sampling.ipi_server import IpiServer
 from tace_al.engines.sampling.potential import Potential
-from tace_al.engines.sampling.threaded_potential import ThreadedPotential
 from tace_al.model.committee import Committee
 from tace_al.model.prediction import Prediction
 from tace_al.model.tace import Tace
@@ -65,7 +64,7 @@ class Timed(Potential):
     """A committee whose cost is kept and whose forces are replaced by springs."""
 
     def __init__(self, committee: Committee, atoms: Atoms) -> None:
-        self.potential = ThreadedPotential(CommitteePotential(committee, skin=0.5), THREADS)
+        self.potential = CommitteePotential(committee, skin=0.5)
         self.start, self.members = np.array(atoms.positions), len(committee)
         self.calls: list[float] = []
         self.busy: list[float] = []
@@ -173,7 +172,7 @@ def committee_of(members: int, atoms: Atoms) -> Committee:
     for seed in range(members):
         torch.manual_seed(seed)
         models.append(Tace.from_preset("small", elements=elements))
-    return Committee(models)
+    return Committee(models, threads=THREADS)
 
 
 def write(rows: list[dict[str, float | int | str]], options: argparse.Namespace) -> None:
@@ -206,7 +205,7 @@ def write(rows: list[dict[str, float | int | str]], options: argparse.Namespace)
         "# What beads cost",
         "",
         f"Wall time of a step of i-PI {where['ipi']} with our driver, {PROMISE:g} times one bead "
-        "being what eight may cost. 27 atoms, preset small in float32, one thread, "
+        f"being what eight may cost. 27 atoms, preset small in float32, {THREADS} threads, "
         f"{where['processor']}, {where['date']}; `python -m benchmarks.bead_cost`.",
         "",
         "| members | beads travel as | beads | step, ms | network, ms | times one bead |",

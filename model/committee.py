@@ -47,10 +47,18 @@ class Committee(Ensemble):
         Name of the head that answers; the first by default.
     splines
         Read radial weights from splines, as `TaceCalculator` does.
+    threads
+        How many share the structures of a call, where the network is compiled; numbers do not
+        depend on it. A structure is one thread's, so a single one gains nothing.
     """
 
     def __init__(
-        self, members: Sequence[Tace], *, head: str | None = None, splines: bool = True
+        self,
+        members: Sequence[Tace],
+        *,
+        head: str | None = None,
+        splines: bool = True,
+        threads: int = 1,
     ) -> None:
         if not members:
             raise ModelError("a committee needs at least one member")
@@ -66,7 +74,9 @@ class Committee(Ensemble):
         states = [member.state_dict() for member in self.members]
         self._stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         self._inputs = InputsKeeper(self._skeleton, head)
-        self._keeper = CompiledKeeper(self.members, (head,) if head else ()) if splines else None
+        heads = (head,) if head else ()
+        self._keeper = CompiledKeeper(self.members, heads) if splines else None
+        self.threads = threads
         self._stacked_from: list[tuple[RadialSpline, ...]] | None = None
         self._tables: list[RadialSpline] = []
 
@@ -76,6 +86,11 @@ class Committee(Ensemble):
     ) -> "Committee":
         """Return the committee of the models in `.tace` files."""
         return cls([load(path, device=device) for path in paths], head=head)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether one compiled call answers for whole networks, which `threads` can share."""
+        return self._compiled().network is not None
 
     def predict_batch(
         self,
@@ -128,9 +143,10 @@ class Committee(Ensemble):
 
     def _compiled(self) -> Compiled:
         """Return what stands in for the members' modules, nothing where networks are used."""
-        return (
-            self._keeper.current() if self._keeper else Compiled([() for _ in self.members], None)
-        )
+        if self._keeper is None:
+            return Compiled([() for _ in self.members], None)
+        self._keeper.threads = self.threads
+        return self._keeper.current()
 
     def _stacked_splines(self, by_member: list[tuple[RadialSpline, ...]]) -> list[RadialSpline]:
         """Return the splines of every layer, members on a leading axis."""

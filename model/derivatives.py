@@ -53,16 +53,6 @@ class Variables:
     cells: Float[Tensor, "systems 3 3"] | None = None
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, graph: AtomicGraph) -> "Variables":
-        """Return the variables of a batch as they are, none of them differentiated by."""
-        return cls(
-            vectors=graph.edge_vectors(),
-            positions=graph.positions,
-            cells=graph.cells,
-            conditions=graph.conditions,
-        )
-
 
 def variables_of(
     graph: AtomicGraph, names: Set[str], dtype: torch.dtype, *, absolute: bool

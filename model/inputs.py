@@ -102,6 +102,8 @@ class NetworkInputs:
             edges=self.edges,
             blocks=self.blocks,
             sender_species=self.sender_species,
+            system_index=self.system_index,
+            num_systems=self.num_systems,
         )
 
     def unsorted(self, values: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ def network_inputs(
     *,
     species: Int[Tensor, " atoms"],
     heads: Sequence[str],
-    variables: Variables,
+    variables: Variables | None,
     dtype: torch.dtype,
 ) -> NetworkInputs:
     """Return a batch as the network reads it.
@@ -162,7 +164,7 @@ def network_inputs(
     heads
         Head of each structure.
     variables
-        Conditions, positions and cells, which may be differentiated by.
+        Conditions, positions and cells to differentiate by, instead of the graph's.
     dtype
         Of conditions in the network.
 
@@ -225,13 +227,17 @@ def heads_of(
     return tuple(head)
 
 
-def _geometry(graph: AtomicGraph, variables: Variables, order: Int[Tensor, " atoms"]) -> Geometry:
+def _geometry(
+    graph: AtomicGraph, variables: Variables | None, order: Int[Tensor, " atoms"]
+) -> Geometry:
     """Return the absolute positions of the sorted atoms."""
-    positions = graph.positions if variables.positions is None else variables.positions
+    positions = variables.positions if variables else None
+    cells = variables.cells if variables else None
+    positions = graph.positions if positions is None else positions
     unknown = torch.full_like(graph.volumes, torch.nan)
     return Geometry(
         positions=positions.index_select(0, order),
-        cells=graph.cells if variables.cells is None else variables.cells,
+        cells=graph.cells if cells is None else cells,
         pbc=graph.pbc,
         total_charge=graph.conditions.get("total_charge", unknown),
     )
@@ -240,12 +246,13 @@ def _geometry(graph: AtomicGraph, variables: Variables, order: Int[Tensor, " ato
 def _conditions(
     graph: AtomicGraph,
     config: TaceConfig,
-    variables: Variables,
+    variables: Variables | None,
     order: Int[Tensor, " atoms"],
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
     """Return the conditions of each sorted atom."""
     check_conditions(graph.conditions)
+    conditions = graph.conditions if variables is None else variables.conditions
     gathered = {}
     for name in config.conditions:
         if name not in graph.conditions:
@@ -260,5 +267,5 @@ def _conditions(
             )
         per_structure = CONDITIONS[name].per == "structure"
         rows = graph.system_index[order] if per_structure else order
-        gathered[name] = variables.conditions[name].index_select(0, rows).to(dtype)
+        gathered[name] = conditions[name].index_select(0, rows).to(dtype)
     return gathered

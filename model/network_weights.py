@@ -46,9 +46,15 @@ class CompiledKeeper:
         The networks.
     heads
         Names of the heads that answer; the first by default, of several networks one.
+
+    Attributes
+    ----------
+    threads
+        How many share the structures of a call of the whole network; may be set.
     """
 
     def __init__(self, models: Sequence[Tace], heads: Sequence[str] = ()) -> None:
+        self.threads = 1
         self._models, self._heads, self._splines = tuple(models), tuple(heads), SplineKeeper(models)
         self._weights = [
             tensor
@@ -70,6 +76,8 @@ class CompiledKeeper:
             splines = self._splines.current()
             kernel = network_kernel(self._models, splines, heads=self._heads)
             self._compiled, self._made_from = Compiled(splines, kernel), state
+        if self._compiled.network is not None:
+            self._compiled.network.threads = self.threads
         return self._compiled
 
 

@@ -241,7 +241,7 @@ class Tace(nn.Module):
             self.config,
             species=self.species(graph.numbers),
             heads=heads_of(graph, self.config, head),
-            variables=variables or derivatives.Variables.of(graph),
+            variables=variables,
             dtype=self.embedding.dtype,
         )
 

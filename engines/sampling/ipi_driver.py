@@ -294,14 +294,15 @@ class Driver:
         virial = np.zeros((3, 3))
         if prediction.stress is not None and atoms.pbc.all():
             virial = -atoms.get_volume() * prediction.stress
-        if not (np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all()):
+        energy, forces = prediction.energy, prediction.forces
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise SamplerError(
                 f"the forces of structure {self._structures} are not finite; the dynamics has left "
                 "what the potential knows: use a smaller time step, or retrain it"
             )
         return Answer(
-            energy=prediction.energy,
-            forces=prediction.forces,
+            energy=energy,
+            forces=forces,
             virial=virial,
             extras=extras_text(prediction, virial, self.settings.extras),
         )

@@ -1,6 +1,7 @@
 """One committee on several threads: the frames of a call are shared out among copies of it.
 
-While a server waits for the forces of its beads its own core is idle, so a driver may use two. Each
+While a server waits for the forces of its beads its own core is idle, so a driver may use two.
+Compiled networks do that by themselves (`Committee(threads=...)`); this is for all others. Each
 thread has a copy of the potential with caches and neighbour lists of its own, and always the same
 part of the frames, so a Verlet skin goes on serving. Threads that wait cost nothing here, unlike
 those inside an operator, which spin at every barrier and lose tenfold on a busy machine.

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
-BASE_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-Wno-psabi")
+BASE_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-Wno-psabi")
 NATIVE_FLAG_SETS = (("-march=native",), ("-mcpu=native",), ())  # the first that compiles is taken
 COMPILE_SECONDS = 300.0
 

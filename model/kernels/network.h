@@ -8,6 +8,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
 
 #include "edge_sums.h"
 #include "geometry.h"
@@ -56,9 +59,11 @@ struct Call {
     int64_t shared;               // whether one set of vectors serves all of them
     int64_t separate;             // whether heads have gradients of their own, or their sum
     int64_t atoms, slots, edges;
+    int64_t systems, threads;     // structures, and how many threads may share them
     const int64_t *edge_of_slot, *sender, *sender_species;
     const int64_t *first, *last;  // slots of each atom that hold edges
     const int64_t* species;       // ascending
+    const int64_t* system;        // structure of each atom
     const void* vectors;          // (trunks or 1, edges, 3)
     void* kept;                   // by the forward pass for the backward one
     double* energy;               // (members, atoms)
@@ -66,6 +71,21 @@ struct Call {
     const double* by_energy;      // null stands for zero
     const void* by_descriptors;
     void* by_vectors;             // (members or trunks, edges, 3)
+};
+
+// Atoms begin to end - 1, and those of some structures: sorted by species they lie in few ranges.
+struct Range { int64_t begin, end; };
+using Ranges = std::vector<Range>;
+
+// Numbers of each atom, `each` of them, of which those of some atoms are zero and the others unknown.
+template <class T> struct PerAtom {
+    std::unique_ptr<T[]> start;
+
+    PerAtom(const Call& call, const Ranges& atoms, int64_t each) : start(new T[call.atoms * each]) {
+        for (const Range& range : atoms)
+            std::memset(start.get() + range.begin * each, 0, (range.end - range.begin) * each * sizeof(T));
+    }
+    T* data() const { return start.get(); }
 };
 
 // Room in one piece of memory; without memory it only counts.

@@ -28,7 +28,7 @@ from tace_al.model.kernels.spline import RadialSpline
 _ENTRIES = {torch.float32: "tace_network_float", torch.float64: "tace_network_double"}
 _LAYER = struct.Struct("=31qd6q")
 _MODEL = struct.Struct("=3q2d7q7q4q")
-_CALL = struct.Struct("=8q13q")
+_CALL = struct.Struct("=10q14q")
 _SIZE, _FORWARD, _BACKWARD = range(3)
 _BLOCK = 64  # bytes
 MAX_LAYERS = 16
@@ -147,12 +147,18 @@ class AtomSlots:
         Senders of all slots, and which slots of an atom hold edges.
     sender_species
         Species of the senders.
+    system_index
+        Structure of each atom; edges stay within structures.
+    num_systems
+        Number of structures.
     """
 
     species: Int[Tensor, " atoms"]
     edges: Int[Tensor, "atoms slots"]
     blocks: EdgeList
     sender_species: Int[Tensor, "atoms slots"]
+    system_index: Int[Tensor, " atoms"]
+    num_systems: int
 
 
 class SiteEnergies(NamedTuple):
@@ -172,7 +178,13 @@ class SiteEnergies(NamedTuple):
 
 @final
 class NetworkKernel:
-    """One network, several of one shape, or one with several heads, in one call."""
+    """One network, several of one shape, or one with several heads, in one call.
+
+    Attributes
+    ----------
+    threads
+        How many share the structures of a call, 1 unless set; numbers do not depend on it.
+    """
 
     def __init__(
         self,
@@ -188,7 +200,7 @@ class NetworkKernel:
 
         `heads` has those of each trunk, equally many; `head` is the name of the first.
         """
-        self.head, self.dtype = head, dtype
+        self.head, self.dtype, self.threads = head, dtype, 1
         self.num_trunks, self.num_heads, self._first = len(trunks), len(heads[0]), 0
         assert all(len(own) == self.num_heads for own in heads)
         self._rooms: dict[tuple[int, ...], int] = {}
@@ -262,15 +274,18 @@ class NetworkKernel:
         around = (slots.edges, slots.blocks.sender, slots.sender_species)
         ends = (slots.blocks.first, slots.blocks.last)
         own = vectors[0] if shared else vectors
-        keep = [given.contiguous() for given in (*around, *ends, slots.species, own)]
+        atoms = (slots.species, slots.system_index)
+        keep = [given.contiguous() for given in (*around, *ends, *atoms, own)]
         addresses = (0 if array is None else array.data_ptr() for array in (*keep, *arrays))
         num_atoms, num_slots = slots.edges.shape
-        separate = vectors.dim() == 3
-        sizes = (self._first, self.num_trunks, shared, separate, num_atoms, num_slots)
-        call = _CALL.pack(self._model, *sizes, vectors.shape[-2], *addresses)
+        trunks = (self._first, self.num_trunks, shared, vectors.dim() == 3)
+        sizes = (num_atoms, num_slots, vectors.shape[-2], slots.num_systems, self.threads)
+        call = _CALL.pack(self._model, *trunks, *sizes, *addresses)
         found: int = self._entry(operation, call)
         if found < 0:
-            raise IndexError("the slots name atoms, edges or species that are not there")
+            raise IndexError(
+                "the slots name atoms, edges, species or structures that are not there"
+            )
         return found
 
     def _bytes(self, content: bytes) -> int:
@@ -432,7 +447,7 @@ class _Network(torch.autograd.Function):
         )
         if by_descriptors is not None and ctx.kernel.num_heads > 1:
             raise ModelError("descriptors that several heads share cannot be differentiated")
-        by_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+        by_vectors = torch.zeros_like(vectors, memory_format=torch.contiguous_format)
         given = (by_energy, by_descriptors, by_vectors)
         ctx.kernel.run(_BACKWARD, ctx.slots, vectors, kept, None, None, *given)
         return by_vectors, None, None

@@ -51,6 +51,7 @@ template <class T> product::Problem product_of(const Call& call, const Layer& la
 
 template <class T> class Pass {
     const Call& call;
+    const Ranges& atoms;
     const Layer& layer;
     const T* numbers;
     const KeptLayer<T>& kept;
@@ -63,8 +64,9 @@ template <class T> class Pass {
     std::vector<T> atom_sums, coupled, products, messages, weights;
 
   public:
-    Pass(const Call& call, const Measured<T>& edges, const Kept<T>& all, int64_t k, int64_t trunk)
-        : call(call), layer(call.model->layers[k]),
+    Pass(const Call& call, const Ranges& atoms, const Measured<T>& edges, const Kept<T>& all, int64_t k,
+         int64_t trunk)
+        : call(call), atoms(atoms), layer(call.model->layers[k]),
           numbers(static_cast<const T*>(call.model->trunks[trunk])), kept(all.layers[k]),
           below(k ? all.layers[k - 1].features : nullptr), width(layer.width),
           dim_in(components(layer.degree_in)), dim_message(components(call.model->edges.degree)),
@@ -80,8 +82,7 @@ template <class T> class Pass {
 
     void forward() {
         if (below) send();
-        for (int64_t i = 0; i < call.atoms; i += ATOMS) {
-            const int64_t count = std::min(ATOMS, call.atoms - i);
+        over_blocks([&](int64_t i, int64_t count) {
             send_messages(i, count);
             for (int64_t j = 0; j < count; ++j) {
                 T* to = products.data() + j * dim_out * width;
@@ -106,14 +107,13 @@ template <class T> class Pass {
                 for (int64_t j = 0; j < count; ++j)
                     add_scalars(layer.constant_at + call.species[i + j] * width,
                                 features + j * dim_out * width);
-        }
+        });
     }
 
     // From the gradient by the features after the layer; by_below, by_harmonics and by_distances are
     // added to, and by_sent is room filled with zeros.
     void backward(const T* by_features, T* by_below, T* by_sent, T* by_harmonics, T* by_distances) {
-        for (int64_t i = 0; i < call.atoms; i += ATOMS) {
-            const int64_t count = std::min(ATOMS, call.atoms - i);
+        over_blocks([&](int64_t i, int64_t count) {
             const T* by = by_features + i * dim_out * width;
             map(layer.linear_back_at, layer.degree_out, count, by, dim_out, width, products.data(),
                 dim_out, width, false);
@@ -131,19 +131,28 @@ template <class T> class Pass {
                 });
             mix_back(count);
             for (int64_t j = 0; j < count; ++j) edges_back(i + j, j, by_sent, by_harmonics, by_distances);
-        }
-        if (below)
-            map(layer.up_back_at, layer.degree_in, call.atoms, by_sent, dim_in, width, by_below, dim_in,
-                layer.width_in, true);
+        });
+        if (!below) return;
+        for (const Range& range : atoms)
+            map(layer.up_back_at, layer.degree_in, range.end - range.begin,
+                by_sent + range.begin * dim_in * width, dim_in, width,
+                by_below + range.begin * dim_in * layer.width_in, dim_in, layer.width_in, true);
     }
 
   private:
+    // Calls body(first atom, count) for a few atoms at a time.
+    template <class Body> void over_blocks(Body&& body) {
+        for (const Range& range : atoms)
+            for (int64_t i = range.begin; i < range.end; i += ATOMS)
+                body(i, std::min(ATOMS, range.end - i));
+    }
+
     // One matrix a degree, one after another from `at`.
-    void map(int64_t at, int64_t degree, int64_t atoms, const T* from, int64_t dim_from,
+    void map(int64_t at, int64_t degree, int64_t count, const T* from, int64_t dim_from,
              int64_t width_from, T* to, int64_t dim_to, int64_t width_to, bool accumulate) {
         for (int64_t l = 0; l <= degree; ++l)
-            multiply<T>(degree_rows(from, atoms, l, dim_from, width_from),
-                        degree_rows(to, atoms, l, dim_to, width_to),
+            multiply<T>(degree_rows(from, count, l, dim_from, width_from),
+                        degree_rows(to, count, l, dim_to, width_to),
                         numbers + at + l * width_from * width_to, width_from, width_to, accumulate);
     }
 
@@ -166,11 +175,14 @@ template <class T> class Pass {
     }
 
     void send() {
-        map(layer.up_at, layer.degree_in, call.atoms, below, dim_in, layer.width_in, kept.sent, dim_in,
-            width, false);
-        if (layer.up_bias_at >= 0)
-            for (int64_t i = 0; i < call.atoms; ++i)
-                add_scalars(layer.up_bias_at, kept.sent + i * dim_in * width);
+        for (const Range& range : atoms) {
+            map(layer.up_at, layer.degree_in, range.end - range.begin,
+                below + range.begin * dim_in * layer.width_in, dim_in, layer.width_in,
+                kept.sent + range.begin * dim_in * width, dim_in, width, false);
+            if (layer.up_bias_at >= 0)
+                for (int64_t i = range.begin; i < range.end; ++i)
+                    add_scalars(layer.up_bias_at, kept.sent + i * dim_in * width);
+        }
     }
 
     // The rows of degree l among the coupled sums of some atoms, `row` the first of them.

@@ -1,5 +1,6 @@
 """`tace-al driver`: serve forces to a running i-PI."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -126,6 +127,8 @@ def driver(
     address = server_address(socket, directory, host=host, port=port, remote=remote)
     atoms = read_template(template, charge=charge, multiplicity=multiplicity)
     torch.set_num_threads(1)
+    if threads is None:
+        threads = min(2, len(os.sched_getaffinity(0)))
     chosen = choose_potential(
         models,
         calculator,
@@ -148,17 +151,19 @@ def driver(
     Console().print(account(served, address), highlight=False, soft_wrap=True)
 
 
-def on_threads(potential: "Potential", threads: int | None, *, device: str) -> "Potential":
-    """Return a committee on the processor that shares its beads among threads."""
-    import os
-
+def on_threads(potential: "Potential", threads: int, *, device: str) -> "Potential":
+    """Return a committee whose beads threads share, also where no compiled network does that."""
     from tace_al.engines.sampling.committee_potential import CommitteePotential
     from tace_al.engines.sampling.threaded_potential import ThreadedPotential
+    from tace_al.model.committee import Committee
 
-    wanted = min(2, len(os.sched_getaffinity(0))) if threads is None else threads
-    if device != "cpu" or wanted < 2 or not isinstance(potential, CommitteePotential):
+    if threads < 2 or device != "cpu" or not isinstance(potential, CommitteePotential):
         return potential
-    return ThreadedPotential(potential, wanted)
+    committee = potential.committee
+    if isinstance(committee, Committee) and committee.is_compiled:
+        committee.threads = threads
+        return potential
+    return ThreadedPotential(potential, threads)
 
 
 def server_address(

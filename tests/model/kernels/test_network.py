@@ -1,5 +1,7 @@
 """The compiled whole of a network is its modules: energies, descriptors and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ase import Atoms
@@ -7,7 +9,7 @@ from ase.build import bulk, molecule
 
 from tace_al.core.errors import ModelError
 from tace_al.data.graph import AtomicGraph, batch_graphs, graph_from_atoms
-from tace_al.model.kernels import compiled
+from tace_al.model.kernels import AtomSlots, NetworkKernel, compiled
 from tace_al.model.network_weights import network_kernel
 from tace_al.model.radial_splines import radial_splines
 from tace_al.model.tace import Tace
@@ -53,6 +55,14 @@ def answers(call, vectors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     )
     (gradient,) = torch.autograd.grad(total, vectors)
     return energy.detach(), descriptors.detach(), gradient
+
+
+def derived(kernel: NetworkKernel, slots: AtomSlots, vectors: torch.Tensor) -> list[torch.Tensor]:
+    """Return energies, descriptors and the gradient of their sum, by vectors as they lie."""
+    given = vectors.detach().requires_grad_()
+    energy, descriptors = kernel(given, slots)
+    (gradient,) = torch.autograd.grad(energy.sum() + descriptors.sum(), given)
+    return [energy.detach(), descriptors.detach(), gradient]
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, error: float) -> bool:
@@ -122,15 +132,38 @@ def test_members_that_share_their_vectors_answer_as_if_they_did_not() -> None:
     slots, vectors = members[0].inputs(graph).slots, graph.edge_vectors()
     shared = vectors.expand(3, *vectors.shape)
 
-    def derived(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = given.requires_grad_()
-        energy, descriptors = kernel(given, slots)
-        (gradient,) = torch.autograd.grad(energy.sum() + descriptors.sum(), given)
-        return energy.detach(), descriptors.detach(), gradient
-
-    for one, other in zip(derived(shared), derived(shared.clone()), strict=True):
+    both = (derived(kernel, slots, copies) for copies in (shared, shared.clone()))
+    for one, other in zip(*both, strict=True):
         assert one.shape == other.shape
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_threads_change_no_number(threads: int) -> None:
+    members = [network(seed) for seed in range(2)]
+    graph = batch([*frames(), Atoms("O"), molecule("CH4")])
+    slots, vectors = members[0].inputs(graph).slots, graph.edge_vectors()
+    splines = radial_splines(members)
+    shared = vectors.expand(2, *vectors.shape)
+    for copies in (shared, shared.clone()):
+        kernel = network_kernel(members, splines)
+        assert kernel is not None
+        alone = derived(kernel, slots, copies)
+        kernel.threads = threads
+        together = derived(kernel, slots, copies)
+        for one, other in zip(alone, together, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_edges_between_structures_are_refused() -> None:
+    model = network()
+    graph = batch(frames())
+    slots = model.inputs(graph).slots
+    kernel = network_kernel([model], radial_splines([model]))
+    assert kernel is not None
+    wrong = replace(slots, system_index=torch.arange(graph.num_atoms), num_systems=graph.num_atoms)
+    with pytest.raises(IndexError, match="structures"):
+        kernel(graph.edge_vectors(), wrong)
 
 
 HEADS = ("a", "b", "c")
