@@ -16,6 +16,7 @@ from ase import Atoms
 
 from tace_al.campaign.config import Campaign, Reaction, Structure
 from tace_al.campaign.labelling import Labelling
+from tace_al.campaign.retrying import adopt_bundles, relaxation_retries
 from tace_al.campaign.workplace import Workplace, failed_task, raise_if_hopeless
 from tace_al.core.errors import LabellerError, StructureError
 from tace_al.core.random_generators import random_generator
@@ -76,6 +77,7 @@ class EndStates:
         """Submit all relaxations; those a former run finished are found on disk."""
         task = "relax" if self.workplace.cheap is None else "relax_levels"
         for state in self._states:
+            again = relaxation_retries(self.workplace.store, state.channel)
             payload = {
                 **self.workplace.labeller_payload(),
                 **self._cheap_payload(),
@@ -83,6 +85,8 @@ class EndStates:
                 "fmax": self.workplace.campaign.exploration.relax_fmax,
                 "max_steps": state.max_steps,
             }
+            if again:  # at a user's word; it makes another request than the one that failed
+                payload = with_retries(payload, again, self.workplace.target.name)
             request = self.workplace.submit(task, payload)
             # channels may share a state: one relaxation then serves them all
             self._waiting.setdefault(request.key, []).append(state)
@@ -119,12 +123,12 @@ class EndStates:
         """Keep a relaxation's labels; queue the seeds when a channel has all its states."""
         channel, end = state.channel, state.end
         if envelope.error_kind == CRASH:
-            raise _labeller_fails(state, envelope.error_message)
+            raise self._labeller_fails(state, envelope.error_message)
         if not envelope.ok or envelope.result is None:
             raise failed_task(envelope, f"the {end} state of '{channel}' has no label")
         result = envelope.result
         if result["failure"]:
-            raise _labeller_fails(state, result["failure"])
+            raise self._labeller_fails(state, result["failure"])
         frames = read_frames(Path(envelope.folder) / result["frames_file"])
         for step, (atoms, entry) in enumerate(zip(frames, result["labels"], strict=True)):
             last = entry["structure"] == result["labels"][-1]["structure"]
@@ -144,6 +148,15 @@ class EndStates:
         states = [other for other in self._states if other.channel == channel]
         if all((channel, other.end) in self._relaxed for other in states):
             self._queue_seeds(channel, [other.end for other in states])
+
+    def _labeller_fails(self, state: _State, why: str) -> LabellerError:
+        """Return the error that ends a campaign before it has begun; keep what failed."""
+        levels = {name: level.fidelity for name, level in self.workplace.levels.items()}
+        adopt_bundles(self.workplace.store, levels, state.channel)
+        return LabellerError(
+            f"the labeller fails on the {state.end} state of '{state.channel}': {why}; "
+            f"see `tace-al failures {self.workplace.directory}`"
+        )
 
     def _queue_seeds(self, channel: str, ends: Sequence[str]) -> None:
         """Queue the labels of the first training set of a channel."""
@@ -233,9 +246,23 @@ def _states_of(campaign: Campaign) -> list[_State]:
     ]
 
 
-def _labeller_fails(state: _State, why: str) -> LabellerError:
-    """Return the error that ends a campaign before it has begun."""
-    return LabellerError(f"the labeller fails on the {state.end} state of '{state.channel}': {why}")
+def with_retries(payload: Mapping[str, Any], again: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the payload of a relaxation with the options it is tried again with.
+
+    Parameters
+    ----------
+    again
+        See `relaxation_retries`.
+    name
+        Level of theory of the result; a cheaper one is in the payload's `cheap`.
+    """
+    changed = {**payload, "retry": again["number"]}
+    changed["options"] = {**payload["options"], **again["options"].get(name, {})}
+    if "cheap" in payload:
+        cheap = payload["cheap"]
+        options = {**cheap["options"], **again["options"].get(cheap["name"], {})}
+        changed["cheap"] = {**cheap, "options": options}
+    return changed
 
 
 def rattled(atoms: Atoms, width: float, generator: np.random.Generator) -> Atoms:

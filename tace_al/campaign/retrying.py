@@ -3,10 +3,12 @@
 A retry is an event in the Store that names the structure and the options of the labeller to try it
 with; the candidate then waits in the queue like any other, and `tace-al run` labels it. The options
 may lead another way to the number (more iterations, gentler mixing) and never to another number:
-that would be another level of theory.
+that would be another level of theory. A relaxation of a start state, which the queue knows nothing
+of, is tried again as a whole.
 """
 
 import fcntl
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ from typing import Any
 from tace_al.campaign.config import LabellerChoice
 from tace_al.core.errors import ConfigError, DataError, nearest_names
 from tace_al.core.labels import Fidelity, Label, Setting, label_key
-from tace_al.dispatch.bundle import bundle_folder, write_bundle
+from tace_al.data.extxyz import read_structures
+from tace_al.data.frames import structure_key
+from tace_al.dispatch.bundle import BUNDLES, bundle_folder, write_bundle
 from tace_al.dispatch.label_file import LabelFailure, label_path
 from tace_al.dispatch.tasks.label import stored_label
 from tace_al.engines.labelling.catalogue import labeller_from_name
@@ -126,6 +130,8 @@ def requeue(
             structure=failure.structure,
             number=number,
             options=dict(options),
+            channel=failure.channel,
+            fidelity=failure.fidelity,
         )
         # what the file says is the last word to a worker
         key = label_key(failure.structure, failure.fidelity_key)
@@ -195,6 +201,54 @@ def retries(store: Store, keys: Sequence[str]) -> dict[str, Any]:
                 "options": dict(event.data["options"]),
             }
     return found
+
+
+def relaxation_retries(store: Store, channel: str) -> dict[str, Any]:
+    """Return how the start states of a channel are to be relaxed once more, {} where never asked.
+
+    `number` of the last retry and, by name of the level of theory, further `options`.
+    """
+    relaxed = {record.key for record in store.candidates() if record.kind == "relax"}
+    asked = [
+        event
+        for event in store.events(kind=RETRY)
+        if event.data.get("channel") == channel and event.data["structure"] in relaxed
+    ]
+    options: dict[str, dict[str, Setting]] = {}
+    for event in asked:
+        options.setdefault(event.data["fidelity"], {}).update(event.data["options"])
+    return {"number": len(asked), "options": options} if asked else {}
+
+
+def adopt_bundles(store: Store, levels: Mapping[str, Fidelity], channel: str) -> None:
+    """Record the failures that only bundles tell of: those that ended a relaxation.
+
+    Parameters
+    ----------
+    levels
+        Levels of theory of the campaign, by name.
+    channel
+        Channel whose start state was relaxed.
+    """
+    known = {str(record.key) for record in store.labels(state=None)}
+    for path in sorted((store.directory / BUNDLES).glob("*/failure.json")):
+        told = json.loads(path.read_text())
+        structure, key = told["structure_key"], told["label_key"]
+        level = next((f for f in levels.values() if label_key(structure, f.key) == key), None)
+        atoms = read_structures(path.with_name("structure.xyz"))[0]
+        if key in known or level is None or structure_key(atoms) != structure:
+            continue
+        store.add_structure(atoms, channel=channel, origin={"kind": "relax"})
+        store.add_candidate(structure, kind="relax", channel=channel, generation=0, state="failed")
+        store.add_failure(
+            structure,
+            level,
+            kind=told["kind"],
+            message=told["message"],
+            bundle=str(path.parent.relative_to(store.directory)),
+            generation=0,
+            attempts=told["attempts"],
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tace_al.core.errors import LabellerError
 from tace_al.data.frames import structure_key
 from tace_al.store.store import Store
 from tace_al.workflows.reactions import ammonia_inversion
@@ -41,3 +42,31 @@ def test_failed_labels_come_with_the_next_run(
         assert {row["structure"] for row in rows} <= labelled
         again = [store.candidate(row["structure"]) for row in rows]
         assert {candidate.state for candidate in again} == {"labelled"}
+
+
+@pytest.mark.parametrize("kind", ["convergence", "crash"])
+def test_a_start_state_that_failed_is_relaxed_again(
+    run: Any, tmp_path: Path, tiny_campaign: Any, tace_al: Callable[..., Any], kind: str
+) -> None:
+    """It ends the campaign, is listed like any failure, and its retry lets the campaign begin."""
+    campaign = tiny_campaign(
+        labeller={"name": "fake", "options": {"fail_every": 1, "fail_kind": kind}},
+        model={"first_epochs": 5, "epochs": 3},
+        exploration={"walkers": 1, "steps": 10, "band_steps": 5, "relax_steps": 2},
+        stopping={"max_labels": 20, "max_generations": 1},
+    )
+    with pytest.raises(LabellerError, match="tace-al failures"):
+        run(campaign, tmp_path)
+    rows = json.loads(tace_al("failures", tmp_path, "--json").out)
+    assert rows and {row["kind"] for row in rows} == {kind}
+    assert all((Path(row["bundle"]) / "rerun.sh").is_file() for row in rows)
+    if kind == "crash":
+        return  # any next run tries a crash again by itself
+
+    with pytest.raises(LabellerError, match="tace-al failures"):
+        run(campaign, tmp_path)  # the last word until somebody asks for a retry
+    outcome = tace_al("retry", tmp_path, "--labeller-option", "fail_every=0")
+    assert outcome.code == 0 and f"{len(rows)} structures wait" in outcome.out
+    run(campaign, tmp_path)
+    with Store.open(tmp_path, create=False) as store:
+        assert {row["structure"] for row in rows} <= {one.structure for one in store.labels()}
