@@ -7,8 +7,8 @@ uncertain, same network, same stopping rule, same end states, and counts the GFN
 for a barrier within 0.03 eV of GFN2's own. Reactions: `malonaldehyde`, the proton transfer (GFN1
 0.056, GFN2 0.163 eV; ten minutes a campaign), and `ammonia_inversion` (0.185, 0.265 eV; half a
 minute). Every campaign lies in its own folder below `--dir` (runs/two_fidelities): the same command
-goes on with what was begun and runs what is missing. Writes `results/two_fidelities.json` and
-`.md`.
+goes on with what was begun and runs what is missing. Writes `results/two_fidelities.json`, `.md`
+and `.png`.
 
 What a campaign needed is counted in two ways, alike for both kinds:
 
@@ -37,6 +37,7 @@ from benchmarks.machine import processor
 from tace_al.campaign.config import Campaign
 from tace_al.campaign.loop import run_campaign
 from tace_al.core.atomic_write import write_bytes
+from tace_al.report.style import BLUE, GREY, ORANGE, label_axes, new_figure, save
 from tace_al.store.store import Store
 from tace_al.workflows.catalysis import barrier_campaign
 from tace_al.workflows.reactions import BUILDERS, REFERENCE_BARRIERS
@@ -158,6 +159,8 @@ def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
         "Written by `python -m benchmarks.two_fidelities`, whose opening defines what is counted.",
         f"Tolerance {TOLERANCE} eV; every GFN2 label counts, in both kinds of campaign.",
         "",
+        "![Error of the barrier by GFN2 labels](two_fidelities.png)",
+        "",
         "| reaction | levels | seed | barrier, eV | reference | GFN2 labels | GFN1 labels | "
         "needed, converged | needed, settled | min | end |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -180,6 +183,32 @@ def markdown(rows: list[dict[str, Any]], setting: dict[str, Any]) -> str:
                 f"{reaction}, share of the single level's labels, {word}: **{ratio:.0%}**",
             ]
     return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the error of every generation's barrier by its GFN2 labels, a panel a reaction."""
+    reactions = list(dict.fromkeys(row["reaction"] for row in rows))
+    figure = new_figure(len(reactions), width=4.6, height=3.4)
+    for axes, reaction in zip(figure.axes, reactions, strict=True):
+        for row in (row for row in rows if row["reaction"] == reaction):
+            kept = [one for one in row["generations"] if one["converged"]]
+            errors = [one["barrier"] - REFERENCE_BARRIERS[reaction] for one in kept]
+            two = row["kind"] == "two"
+            axes.plot(
+                [one["expensive_labels"] for one in kept],
+                errors,
+                "o-" if two else "s-",
+                color=ORANGE if two else BLUE,
+                label=("GFN1 + GFN2" if two else "GFN2") if row["seed"] == 0 else None,
+                markersize=4,
+                linewidth=1.2,
+            )
+        axes.axhspan(-TOLERANCE, TOLERANCE, color=GREY, alpha=0.15, linewidth=0)
+        label_axes(
+            axes, x="GFN2 labels", y="error of the barrier, eV", title=reaction.replace("_", " ")
+        )
+        axes.legend(fontsize=9, frameon=False)
+    save(figure, path)
 
 
 def main() -> None:
@@ -214,6 +243,7 @@ def write_results(rows: list[dict[str, Any]]) -> None:
     content = {"setting": setting, "ratios": ratios(rows), "rows": rows}
     write_bytes(RESULTS / "two_fidelities.json", json.dumps(content, indent=1).encode())
     write_bytes(RESULTS / "two_fidelities.md", markdown(rows, setting).encode())
+    draw(rows, RESULTS / "two_fidelities.png")
 
 
 def finished(directory: Path) -> bool:
