@@ -19,7 +19,7 @@ import numpy as np
 from ase import units
 
 from tace_al.core.errors import ConfigError
-from tace_al.engines.sampling.integrators import Integrator, Phase
+from tace_al.engines.sampling.integrators import Integrator, Phase, drifted, kicked
 
 
 @final
@@ -66,7 +66,7 @@ class AtomBaths(Integrator):
     ) -> Phase:
         """Kick, drift half a step, exchange momentum with the baths, drift half a step."""
         assert noise is not None
-        halfway = _drifted(_kicked(phase, 0.5 * timestep), 0.5 * timestep)
+        halfway = drifted(kicked(phase, 0.5 * timestep), 0.5 * timestep)
         kept = np.exp(-self._per_atom(phase, self.frictions) / units.fs * timestep)[:, None]
         if self.temperatures is None:
             bath = kT[phase.walker_index, None]
@@ -83,11 +83,11 @@ class AtomBaths(Integrator):
             heat=phase.heat + taken.sum(axis=1),
             chain=phase.chain + taken[:, :, None],
         )
-        return _drifted(exchanged, 0.5 * timestep)
+        return drifted(exchanged, 0.5 * timestep)
 
     def after_forces(self, phase: Phase, timestep: float, kT: np.ndarray) -> Phase:
         """Kick half a step."""
-        return _kicked(phase, 0.5 * timestep)
+        return kicked(phase, 0.5 * timestep)
 
     def bath_energy(self, phase: Phase, kT: np.ndarray) -> np.ndarray:
         """Return what the baths have lost."""
@@ -106,13 +106,3 @@ class AtomBaths(Integrator):
                 f"the baths are of {len(values)} atoms; every walker must have as many"
             )
         return np.tile(values, number)
-
-
-def _kicked(phase: Phase, time: float) -> Phase:
-    """Return the phase after a time of constant forces."""
-    return replace(phase, momenta=phase.momenta + time * phase.forces)
-
-
-def _drifted(phase: Phase, time: float) -> Phase:
-    """Return the phase after a time of constant momenta."""
-    return replace(phase, positions=phase.positions + time * phase.momenta / phase.masses)

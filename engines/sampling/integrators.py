@@ -190,11 +190,11 @@ class ConstantEnergy(Integrator):
         self, phase: Phase, timestep: float, kT: np.ndarray, noise: np.ndarray | None
     ) -> Phase:
         """Kick half a step and drift a whole one."""
-        return _drifted(_kicked(phase, 0.5 * timestep), timestep)
+        return drifted(kicked(phase, 0.5 * timestep), timestep)
 
     def after_forces(self, phase: Phase, timestep: float, kT: np.ndarray) -> Phase:
         """Kick half a step."""
-        return _kicked(phase, 0.5 * timestep)
+        return kicked(phase, 0.5 * timestep)
 
     def bath_energy(self, phase: Phase, kT: np.ndarray) -> np.ndarray:
         """Nothing."""
@@ -227,17 +227,17 @@ class Langevin(Integrator):
     ) -> Phase:
         """Kick, drift half a step, exchange momentum with the bath, drift half a step."""
         assert noise is not None
-        halfway = _drifted(_kicked(phase, 0.5 * timestep), 0.5 * timestep)
+        halfway = drifted(kicked(phase, 0.5 * timestep), 0.5 * timestep)
         kept = float(np.exp(-self.friction / units.fs * timestep))
         widths = np.sqrt((1.0 - kept**2) * kT[phase.walker_index, None] * phase.masses)
         momenta = (kept * halfway.momenta + widths * noise) * phase.free
         exchanged = replace(halfway, momenta=momenta)
         heat = phase.heat + exchanged.kinetic_energy() - halfway.kinetic_energy()
-        return _drifted(replace(exchanged, heat=heat), 0.5 * timestep)
+        return drifted(replace(exchanged, heat=heat), 0.5 * timestep)
 
     def after_forces(self, phase: Phase, timestep: float, kT: np.ndarray) -> Phase:
         """Kick half a step."""
-        return _kicked(phase, 0.5 * timestep)
+        return kicked(phase, 0.5 * timestep)
 
     def bath_energy(self, phase: Phase, kT: np.ndarray) -> np.ndarray:
         """Return what the bath has lost (Bussi and Parrinello, 10.1103/PhysRevE.75.056707)."""
@@ -281,11 +281,11 @@ class NoseHooverChain(Integrator):
     ) -> Phase:
         """Move half the chain, kick, drift."""
         chained = self._chained(phase, 0.5 * timestep, kT)
-        return _drifted(_kicked(chained, 0.5 * timestep), timestep)
+        return drifted(kicked(chained, 0.5 * timestep), timestep)
 
     def after_forces(self, phase: Phase, timestep: float, kT: np.ndarray) -> Phase:
         """Kick, move half the chain."""
-        return self._chained(_kicked(phase, 0.5 * timestep), 0.5 * timestep, kT)
+        return self._chained(kicked(phase, 0.5 * timestep), 0.5 * timestep, kT)
 
     def bath_energy(self, phase: Phase, kT: np.ndarray) -> np.ndarray:
         """Return sum_j Q_j v_j^2 / 2 + N_f kT x_1 + kT (x_2 + x_3 + ...)."""
@@ -333,11 +333,11 @@ _YOSHIDA = (_OUTER, 1.0 - 2.0 * _OUTER, _OUTER)
 """Weights that make the chain's propagator of fourth order (10.1016/0375-9601(90)90092-3)."""
 
 
-def _kicked(phase: Phase, time: float) -> Phase:
+def kicked(phase: Phase, time: float) -> Phase:
     """Return the phase after a time of constant forces."""
     return replace(phase, momenta=phase.momenta + time * phase.forces)
 
 
-def _drifted(phase: Phase, time: float) -> Phase:
+def drifted(phase: Phase, time: float) -> Phase:
     """Return the phase after a time of constant momenta."""
     return replace(phase, positions=phase.positions + time * phase.momenta / phase.masses)

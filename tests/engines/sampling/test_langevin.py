@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 
@@ -105,6 +105,19 @@ def test_uncertain_frames_are_gathered_apart_until_there_are_enough() -> None:
     assert np.diff([frame.info["step"] for frame in chunk.uncertain]).min() >= 7
     assert chunk.steps < 200
     assert all(0.02 <= frame.info["uncertainty"] < 10.0 for frame in chunk.uncertain)
+
+
+def test_bonds_masses_and_conditions_travel_with_the_frames() -> None:
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]], masses=[2.0, 2.0])
+    atoms.info["electric_field"] = [0.0, 0.0, 0.1]
+    atoms.set_momenta([[0, 0, -0.2], [0, 0, 0.2]])
+    free = Springs(atoms.positions.copy(), stiffness=0.0)
+    chunk = sampler(free, friction=1e-9, steps=40, record_every=10, timestep_fs=1.0).run(atoms)
+    assert [frame.info["bond_event"] for frame in chunk.frames] == [False, True, False, False]
+    assert chunk.frames[-1].info["bonds_broken"] == "H0-H1"
+    assert chunk.frames[0].info["electric_field"] == [0.0, 0.0, 0.1]
+    apart = chunk.frames[0].get_distance(0, 1) - 0.74
+    assert apart == pytest.approx(10 * units.fs * 2 * 0.2 / 2.0, abs=1e-3), "deuterium is heavier"
 
 
 def test_a_broken_frame_stops_the_chunk_and_does_not_come_home() -> None:
