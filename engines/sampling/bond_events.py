@@ -20,6 +20,9 @@ from tace_al.core.errors import ConfigError
 FORM, PART = 1.15, 1.45
 """Multiples of the sum of covalent radii; O-H: 1.12 and 1.41 A, Cu-Cu: 3.04 and 3.83 A. Neighbours
 of a crystal at 1.0 and second neighbours at 1.4 cross neither by heat."""
+_ALIKE = np.array(covalent_radii)
+_ALIKE[[1, 9]] = 0.37, 0.71
+"""A, between equal atoms: H2 and F2 are longer than their radii by more than `FORM` allows."""
 
 Pair = tuple[int, int]
 
@@ -118,16 +121,17 @@ def _pairs(atoms: Atoms, form: float, part: float | None = None) -> tuple[set[Pa
     Of a periodic pair the closest image counts; an atom is no neighbour of its own image.
     """
     part = form if part is None else part
-    radii = covalent_radii[atoms.numbers]
+    radii, alike = covalent_radii[atoms.numbers], _ALIKE[atoms.numbers]
     if len(atoms) < 2:
         return set(), set()
-    neighbours = NeighborList(cutoff=2.0 * part * float(radii.max()), full_list=False)
+    neighbours = NeighborList(cutoff=2.0 * part * float(alike.max()), full_list=False)
     box = atoms.cell.complete().array if atoms.pbc.any() else np.eye(3)
     first, second, distances = neighbours.compute(
         points=atoms.positions, box=box, periodic=atoms.pbc, quantities="ijd"
     )
     first, second = first.astype(np.int64), second.astype(np.int64)
-    ratio = distances / (radii[first] + radii[second])
+    equal = atoms.numbers[first] == atoms.numbers[second]
+    ratio = distances / np.where(equal, 2.0 * alike[first], radii[first] + radii[second])
     found: list[set[Pair]] = []
     for limit in (form, part):
         kept = (ratio < limit) & (first != second)

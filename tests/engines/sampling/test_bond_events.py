@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from tace_al.core.errors import ConfigError
 from tace_al.engines.sampling.bond_events import BondTracker
@@ -58,3 +58,13 @@ def test_state_and_refusal() -> None:
     assert not other.look(zundel(0.9)).changed
     with pytest.raises(ConfigError, match="first smaller"):
         BondTracker(zundel(0.0), form=1.5, part=1.2)
+
+
+@pytest.mark.parametrize("name", ["H2", "F2", "H2O2", "N2H4", "Cl2", "Li2", "CH4", "SiH4"])
+def test_molecules_at_rest_are_bonded(name: str) -> None:
+    """Formed from atoms far apart, every one is in one piece: H2 and F2 have the longest bonds."""
+    atoms = molecule(name)
+    apart = atoms.copy()
+    apart.positions *= 10.0
+    formed = BondTracker(apart).look(atoms).formed
+    assert len(formed) >= len(atoms) - 1
