@@ -25,6 +25,7 @@ from tace_al.engines.sampling.beam import (
     prepare_slab,
     projectile_atoms,
 )
+from tace_al.engines.sampling.bond_events import BondTracker
 from tace_al.engines.sampling.potential import Potential
 from tace_al.engines.sampling.sampler import Thresholds, predicted_frame
 from tace_al.engines.sampling.walkers import Snapshot, Stop, Trajectory, Walker, carry_on
@@ -94,7 +95,7 @@ def run_beam(
         for place, snapshot in enumerate(snapshots):
             rng = random_generator(seed, "launch", start + place)
             atoms = launched(slab, snapshot, settings, rng)
-            watch = _Watch(slab, settings, keeping)
+            watch = _Watch(atoms, slab, settings, keeping)
             watches.append(watch)
             walkers.append(
                 Walker(
@@ -145,9 +146,10 @@ def _snapshots(
 class _Watch:
     """Looks at a trajectory step by step, keeps frames, and stops it when its verdict is clear."""
 
-    def __init__(self, slab: Slab, settings: BeamSettings, keeping: Keeping) -> None:
+    def __init__(self, start: Atoms, slab: Slab, settings: BeamSettings, keeping: Keeping) -> None:
         self.slab, self.settings, self.keeping = slab, settings, keeping
         self.number = len(projectile_atoms(settings.projectile))
+        self.bonds = BondTracker(start)
         self.verdict: Verdict = "undecided"
         self.frames: list[Atoms] = []
         self.max_uncertainty = 0.0
@@ -177,6 +179,7 @@ class _Watch:
 
     def impact(self, walk: Trajectory) -> Impact:
         """Return what became of it."""
+        self.bonds.look(walk.final).store(walk.final)
         return Impact(
             verdict="broken" if walk.outcome == "broken" else self.verdict,
             reason=walk.reason,
@@ -235,6 +238,7 @@ class _Watch:
         frame.info["time_fs"] = snapshot.time_fs
         frame.info["temperature"] = snapshot.temperature
         frame.info["verdict"] = verdict
+        self.bonds.look(frame).store(frame)
         self.frames.append(frame)
         if verdict == "uncertain":
             self._last_kept = snapshot.step

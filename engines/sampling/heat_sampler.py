@@ -1,7 +1,7 @@
 """Baths of two temperatures as a sampler of campaigns: what lies between hot and cold."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import final
+from typing import Any, final
 
 from ase import Atoms
 
@@ -79,21 +79,12 @@ class TwoTemperatureSampler(Sampler):
         dynamics.run(self.settle)
         settled = dynamics.state()["chain"][0, :, 0]
         (walk,) = dynamics.run()
-        chunk = gathering.chunk(walk)
         time_fs = (walk.steps - self.settle) * self.timestep_fs
-        observed = {}
+        observed: dict[str, Any] = {}
         if time_fs > 0.0 and watch.count:
             given = dynamics.state()["chain"][0, :, 0] - settled
             observed = {
                 "heat_current_w_per_m2": flow.current(given, time_fs),
                 "temperature_profile_k": watch.profile.tolist(),
             }
-        return Chunk(
-            frames=chunk.frames,
-            outcome=chunk.outcome,
-            reason=chunk.reason,
-            steps=chunk.steps,
-            final=chunk.final,
-            max_uncertainty=chunk.max_uncertainty,
-            observables=observed,
-        )
+        return gathering.chunk(walk, observables=observed)

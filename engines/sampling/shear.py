@@ -145,7 +145,14 @@ class Shear:
         """Steps until the cell leans as far as it may and its image takes over."""
         return max(1, int(2.0 * LARGEST_LEAN / (self.rate_per_ps * 1e-3 * self.timestep_fs)))
 
-    def run(self, atoms: Atoms, steps: int, *, stops: tuple[StopCondition, ...] = ()) -> Trajectory:
+    def run(
+        self,
+        atoms: Atoms,
+        steps: int,
+        *,
+        stops: tuple[StopCondition, ...] = (),
+        record_every: int = 0,
+    ) -> Trajectory:
         """Go on from a structure for some steps, at most until its cell must be turned.
 
         A walker that leans beyond half its width is turned first: `atoms` may be any trajectory's
@@ -156,7 +163,13 @@ class Shear:
             start, steps=steps, temperature=self.temperature, seed=self.seed, stops=stops
         )
         flow = ShearFlow(rate=self.rate_per_ps * 1e-3)
-        dynamics = BatchedDynamics(self.potential, [walker], flow, timestep_fs=self.timestep_fs)
+        dynamics = BatchedDynamics(
+            self.potential,
+            [walker],
+            flow,
+            timestep_fs=self.timestep_fs,
+            record_every=record_every,
+        )
         (walk,) = dynamics.run(min(steps, self.steps_per_turn))
         return walk
 
@@ -196,12 +209,12 @@ def turned_cell(atoms: Atoms) -> Atoms:
 
 @final
 class FlowWatch:
-    """A stop condition that only measures the pressure tensor, step by step.
+    """A stop condition that only measures the pressure tensor, step by step and turn by turn.
 
     Parameters
     ----------
     guard
-        Asked at each step; its answer stops the walker.
+        Asked at each step, counted from this watch's first; its answer stops the walker.
 
     Attributes
     ----------
@@ -220,13 +233,17 @@ class FlowWatch:
 
     def __call__(self, snapshot: Snapshot) -> Stop | None:
         """Measure a step."""
-        stop = None if self.guard is None else self.guard(snapshot)
-        if stop is not None:
-            return stop
         if self._conserved is None or snapshot.step == 0:
             self._conserved = snapshot.conserved
-        if snapshot.step == 0:
+        done = len(self.shear_pressure)
+        if snapshot.step == 0 and done:  # the last frame again, in a cell that was turned
             return None
+        if snapshot.step > 0:
+            time_fs = snapshot.time_fs / snapshot.step * (done + 1)
+            snapshot = replace(snapshot, step=done + 1, time_fs=time_fs)
+        stop = None if self.guard is None else self.guard(snapshot)
+        if stop is not None or snapshot.step == 0:
+            return stop
         self.drift = snapshot.conserved - self._conserved
         tensor = pressure_tensor(snapshot)
         self.shear_pressure.append(float(tensor[0, 1]))

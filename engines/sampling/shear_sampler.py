@@ -4,7 +4,7 @@ A walker that goes on keeps flowing: its next chunk starts from the last frame, 
 cell included.
 """
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import final
 
 import numpy as np
@@ -76,16 +76,9 @@ class ShearSampler(Sampler):
             walk = shear.run(place, self.steps - done, stops=(watch,))
             done, place = done + walk.steps, walk.final
         series = viscosity_mpa_s(np.array(watch.shear_pressure[self.settle :]), self.rate_per_ps)
-        chunk = gathering.chunk(walk)
-        return Chunk(
-            frames=chunk.frames,
-            outcome=chunk.outcome,
-            reason=chunk.reason if walk.outcome != "running" else "all steps done",
-            steps=done,
-            final=chunk.final,
-            max_uncertainty=chunk.max_uncertainty,
-            observables=_observed(series),
-        )
+        chunk = gathering.chunk(walk, observables=_observed(series))
+        reason = "all steps done" if walk.outcome == "running" else chunk.reason
+        return replace(chunk, steps=done, reason=reason)
 
 
 def _observed(series: np.ndarray) -> dict[str, float]:

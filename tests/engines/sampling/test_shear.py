@@ -150,3 +150,21 @@ def test_a_chunk_of_a_campaign_flows_on() -> None:
     assert {"viscosity_mpa_s", "viscosity_mpa_s_error"} == set(chunk.observables)
     later = sampler.run(chunk.final)
     assert later.outcome == "known" and later.final.get_momenta().any()
+
+
+def test_frames_are_gathered_over_the_turns_of_the_cell() -> None:
+    """A fast flow turns its cell every 25 steps; steps, gaps and times count through."""
+    sampler = ShearSampler(
+        LennardJones(),
+        Thresholds(low=0.0, high=1.0),
+        rate_per_ps=5.0,
+        temperature=90.0,
+        timestep_fs=8.0,
+        steps=65,
+        gap=10,
+    )
+    chunk = sampler.run(liquid())
+    assert [frame.info["step"] for frame in chunk.uncertain] == list(range(0, 65, 10))
+    assert [frame.info["time_fs"] for frame in chunk.uncertain] == [
+        8.0 * step for step in range(0, 65, 10)
+    ]
