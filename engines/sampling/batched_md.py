@@ -91,6 +91,11 @@ class BatchedDynamics:
         self.potential = potential
         self.walkers = tuple(walkers)
         self.integrator = Langevin() if integrator is None else integrator
+        if self.integrator.moves_cell and not all(w.atoms.pbc.all() for w in walkers):
+            raise SamplerError(
+                "the cell of a structure that is not periodic in three directions cannot change; "
+                "give it a periodic cell, or hold its volume"
+            )
         self.timestep_fs = timestep_fs
         self.record_every = record_every
         self._progress = [_Progress.of(walker, self.integrator) for walker in self.walkers]
@@ -384,8 +389,8 @@ def _stresses(predictions: Sequence[Prediction]) -> np.ndarray:
     found = [prediction.stress for prediction in predictions if prediction.stress is not None]
     if len(found) < len(predictions):
         raise SamplerError(
-            "constant pressure needs the stress of a structure that is periodic in three "
-            "directions, from a potential that predicts it; give it a cell, or leave the pressure"
+            "a cell that changes needs stresses, which this potential does not predict; take one "
+            "that does, or hold the volume"
         )
     return np.stack(found)
 

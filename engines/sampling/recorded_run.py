@@ -9,14 +9,18 @@ any instant goes on from its last state, the files cut to their lengths at that 
 the numbers of a run that was never interrupted.
 """
 
+import fcntl
 import io
 import json
 import os
 import time
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
+from zipfile import BadZipFile
 
 import ase.io
 import numpy as np
@@ -138,10 +142,30 @@ def record_run(
     Raises
     ------
     ConfigError
-        The folder holds a run with other settings.
+        The folder holds a run with other settings, or another process runs in it.
     DataError
         The state or the files are damaged.
     """
+    with _only_run(folder):
+        return _carried(run, folder, settings, block)
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system releases it when the process dies."""
+    with (folder / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another process is running in {folder}; wait for it, or name another folder with "
+                "--out"
+            ) from error
+        yield
+
+
+def _carried(run: Resumable, folder: Path, settings: Mapping[str, Any], block: int) -> bool:
+    """Carry a run to its end; return whether it went on from an earlier state."""
     text = json.dumps(dict(settings), sort_keys=True, default=str)
     resumed = (folder / STATE).exists()
     if resumed:
@@ -170,11 +194,12 @@ def read_log(folder: Path) -> dict[str, np.ndarray]:
 def _take_up(run: Resumable, folder: Path, settings: str) -> None:
     """Restore a run and cut its files to the lengths they had."""
     try:
-        with np.load(folder / STATE, allow_pickle=False) as content:
+        whole = io.BytesIO((folder / STATE).read_bytes())
+        with np.load(whole, allow_pickle=False) as content:
             state = {name: content[name] for name in content.files}
         known = str(state["run_settings"])
         lengths = {TRAJECTORY: int(state["run_lengths"][0]), LOG: int(state["run_lengths"][1])}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{folder / STATE} is no state of a run ({error}); remove it to begin anew"
         ) from error

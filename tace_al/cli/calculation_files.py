@@ -86,6 +86,36 @@ def prepare_folder(folder: Path) -> Path:
     return folder
 
 
+def start_key(atoms: "Atoms") -> str:
+    """Return the key of a start: structure, what is held, masses, momenta and conditions."""
+    import numpy as np
+
+    from tace_al.core.hashing import content_hash
+    from tace_al.data.frames import fixed_mask, structure_key
+    from tace_al.engines.sampling.walkers import moving_copy
+
+    start = moving_copy(atoms)
+    told = {**start.info, **start.arrays}
+    plain_values = {name: np.asarray(value).tolist() for name, value in told.items()}
+    return content_hash([structure_key(start), fixed_mask(start).tolist(), plain_values])
+
+
+def run_settings(
+    own: Mapping[str, Any], atoms: "Atoms", potential: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a state on disk must agree with to be taken up.
+
+    Parameters
+    ----------
+    own
+        Everything that decides the numbers but structure, potential and length.
+    potential
+        `ChosenPotential.description`; where it runs does not matter.
+    """
+    driven = {name: value for name, value in potential.items() if name != "device"}
+    return {**own, "structure": start_key(atoms), "potential": driven}
+
+
 def write_summary(
     path: Path, *, inputs: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:

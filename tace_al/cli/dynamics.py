@@ -100,6 +100,21 @@ class DynamicsPlan:
         """Refuse what cannot run."""
         if not self.timestep_fs > 0.0:
             raise ConfigError(f"--timestep is {self.timestep_fs} fs; give a positive number")
+        if self.record_every > self.steps:
+            raise ConfigError(
+                f"--record-every {self.record_every} keeps nothing of {self.steps} steps; give "
+                "fewer, or more --steps"
+            )
+        for name, given, needed in (
+            ("--pressure", self.pressure_gpa != 0.0, ("npt",)),
+            ("--cell axes", self.shape == "axes", ("npt",)),
+            ("--thermostat nose-hoover", self.thermostat != "langevin", ("nvt",)),
+        ):
+            if given and self.ensemble not in needed:
+                raise ConfigError(
+                    f"{name} says nothing to ensemble {self.ensemble}; leave it out, or take "
+                    f"--ensemble {needed[0]}"
+                )
         ends = (self.temperature, self.temperature_end or 1.0)
         if not min(ends) > 0.0:
             raise ConfigError(f"a temperature of {min(ends)} K moves nothing; give more than 0")
@@ -151,6 +166,8 @@ def start_and_potential(
     models: Sequence[Path] | None,
     source: PotentialSource,
     electrons: tuple[int | None, int | None],
+    *,
+    stress: bool = True,
 ) -> "tuple[Atoms, ChosenPotential]":
     """Return where dynamics starts and what drives it, with stress where there is a cell.
 
@@ -158,6 +175,8 @@ def start_and_potential(
     ----------
     electrons
         Charge and multiplicity, None where the file's count.
+    stress
+        Ask models for the stress too, which costs extra, where there is a cell.
     """
     from tace_al.cli.calculation_files import read_structure
     from tace_al.cli.potential_options import choose_potential
@@ -170,7 +189,7 @@ def start_and_potential(
         device=source.device,
         dtype=source.dtype,
         head=source.head,
-        stress=bool(atoms.pbc.all()),
+        stress=stress and bool(atoms.pbc.all()),
         skin=0.5,
     )
     return atoms, chosen
@@ -180,7 +199,7 @@ def run_dynamics(
     chosen: "ChosenPotential", atoms: "Atoms", plan: DynamicsPlan, folder: Path
 ) -> DynamicsResult:
     """Run a plan in a folder, or go on with it."""
-    from tace_al.data.frames import structure_key
+    from tace_al.cli.calculation_files import run_settings
     from tace_al.engines.sampling.batched_md import BatchedDynamics
     from tace_al.engines.sampling.md import integrator_for
     from tace_al.engines.sampling.recorded_run import WalkerRun, read_log, record_run
@@ -201,13 +220,7 @@ def run_dynamics(
         record_every=plan.record_every,
     )
     run = WalkerRun(dynamics, scale=chosen.force_scale)
-    settings = {
-        **plan.settings,
-        "structure": structure_key(atoms),
-        "potential": {
-            name: value for name, value in chosen.description.items() if name != "device"
-        },
-    }
+    settings = run_settings(plan.settings, atoms, chosen.description)
     resumed = record_run(run, folder, settings=settings, block=plan.record_every)
     walks = run.trajectories()
     log = read_log(folder)
@@ -228,17 +241,21 @@ def outcome_of(walks: "tuple[Trajectory, ...]", folder: Path) -> dict[str, Any]:
 
 def bond_events(folder: Path) -> list[dict[str, Any]]:
     """Return the frames of a trajectory at which a bond formed or broke."""
-    from tace_al.data.extxyz import read_structures
-    from tace_al.engines.sampling.recorded_run import TRAJECTORY
-
-    if not (folder / TRAJECTORY).exists():
-        return []
     names = ("walker", "step", "time_fs", "bonds_formed", "bonds_broken")
     return [
         {name: frame.info.get(name, "") for name in names}
-        for frame in read_structures(folder / TRAJECTORY)
+        for frame in recorded_frames(folder)
         if frame.info.get("bond_event")
     ]
+
+
+def recorded_frames(folder: Path) -> "list[Atoms]":
+    """Return the frames of a run's trajectory, none where none were kept."""
+    from tace_al.data.extxyz import read_structures
+    from tace_al.engines.sampling.recorded_run import TRAJECTORY
+
+    path = folder / TRAJECTORY
+    return list(read_structures(path)) if path.exists() else []
 
 
 def raise_if_broken(walks: "Sequence[Trajectory]", folder: Path) -> None:

@@ -13,17 +13,13 @@ from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Hea
 from tace_al.core.errors import ConfigError, SamplerError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tace_al.cli.flow_state import FlowState
     from tace_al.cli.potential_options import ChosenPotential
     from tace_al.engines.sampling.heat_flow import HeatFlow
+    from tace_al.engines.sampling.heat_run import HeatRun
 
 SUMMARY, FIGURE = "heat.json", "heat.png"
-BLOCK = 20
-"""Steps between two entries of what the baths have given."""
-SHORTEST = 7 * BLOCK
-"""Steps without which a current has no error bar."""
+SHORTEST = 7
+"""Blocks without which a current has no error bar."""
 Slices = Annotated[int, typer.Option("--slices", help="Of the cell, an even number.")]
 Axis = Annotated[int, typer.Option("--axis", help="0, 1 or 2: along which heat flows.")]
 
@@ -60,6 +56,7 @@ def heat(
     """
     from tace_al.cli.dynamics import PotentialSource, start_and_potential
     from tace_al.engines.sampling.heat_flow import HeatFlow
+    from tace_al.engines.sampling.heat_run import BLOCK
 
     plan = HeatPlan(timestep_fs=timestep, record_every=record_every, seed=seed)
     source = PotentialSource(
@@ -68,9 +65,10 @@ def heat(
     atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
     flow = HeatFlow(atoms, hot=hot, cold=cold, axis=axis, slices=slices, friction=friction)
     begin = steps // 3 if settle is None else settle
-    if not 0 <= begin <= steps - SHORTEST:
+    least = SHORTEST * BLOCK
+    if not 0 <= begin <= steps - least:
         raise ConfigError(
-            f"--settle {begin} leaves too little of {steps} steps; at least {SHORTEST} are needed"
+            f"--settle {begin} leaves too little of {steps} steps; at least {least} are needed"
         )
     run_heat(flow, chosen, plan, steps=steps, settle=begin, out=out)
 
@@ -96,27 +94,33 @@ def run_heat(
     """Run a plan in a folder, or go on with it, and write what came of it."""
     from rich.console import Console
 
-    from tace_al.cli.calculation_files import prepare_folder, write_summary
-    from tace_al.cli.flow_state import TRAJECTORY, FlowState
-    from tace_al.data.extxyz import write_structures
-    from tace_al.data.frames import structure_key
+    from tace_al.cli.calculation_files import prepare_folder, run_settings, write_summary
+    from tace_al.cli.dynamics import bond_events
+    from tace_al.engines.sampling.heat_run import BLOCK, HeatRun
+    from tace_al.engines.sampling.recorded_run import record_run
 
+    run = HeatRun(
+        flow,
+        chosen.potential,
+        steps=steps,
+        timestep_fs=plan.timestep_fs,
+        record_every=plan.record_every,
+        seed=plan.seed,
+        scale=chosen.force_scale,
+    )
     folder = prepare_folder(out)
-    inputs = {
-        **asdict(plan),
-        **{name: getattr(flow, name) for name in ("hot", "cold", "axis", "slices", "friction")},
-        "potential": chosen.description,
-    }
-    told = {**inputs, "structure": structure_key(flow.atoms)}
-    state = FlowState(folder, told)
-    reason = _flow(flow, chosen, plan, state, steps)
-    write_structures(folder / TRAJECTORY, state.frames)
-    found = results(flow, plan, state.arrays, steps=steps, settle=settle)
-    draw(folder / FIGURE, flow, plan, state.arrays, settle=settle)
-    found["reason"] = reason
-    write_summary(folder / SUMMARY, inputs={**inputs, "settle": settle}, results=found)
+    baths = {name: getattr(flow, name) for name in ("hot", "cold", "axis", "slices", "friction")}
+    settings = run_settings({**asdict(plan), **baths}, flow.atoms, chosen.description)
+    record_run(run, folder, settings=settings, block=BLOCK)
+    found = results(flow, plan, run, steps=steps, settle=settle)
+    draw(folder / FIGURE, flow, plan, run, settle=settle)
+    found |= {"reason": run.trajectory.reason, "bond_events": bond_events(folder)}
+    inputs = {**asdict(plan), **baths, "settle": settle, "potential": chosen.description}
+    write_summary(folder / SUMMARY, inputs=inputs, results=found)
     if found["steps"] < steps:
-        raise SamplerError(f"the run ended after {found['steps']} steps: {reason}; see {folder}")
+        raise SamplerError(
+            f"the run ended after {found['steps']} steps: {found['reason']}; see {folder}"
+        )
     Console().print(
         f"heat current {found['heat_current_w_per_m2']:.3g} ± "
         f"{found['heat_current_w_per_m2_error']:.2g} W/m², from hot to cold; files in {folder}",
@@ -125,64 +129,10 @@ def run_heat(
     )
 
 
-def _flow(
-    flow: "HeatFlow",
-    chosen: "ChosenPotential",
-    plan: HeatPlan,
-    state: "FlowState",
-    steps: int,
-) -> str:
-    """Go on to so many steps, keeping the state; return why it ended."""
-    import numpy as np
-
-    from tace_al.cli.flow_state import kept_frame
-    from tace_al.engines.sampling.batched_md import BatchedDynamics
-    from tace_al.engines.sampling.heat_flow import ProfileWatch
-    from tace_al.engines.sampling.walkers import Unphysical, Walker
-
-    middle = 0.5 * (flow.hot + flow.cold)
-    watch = ProfileWatch(flow)
-    walker = Walker(
-        flow.atoms,
-        steps=10**9,
-        temperature=middle,
-        seed=plan.seed,
-        stops=(Unphysical(every=BLOCK), watch),
-    )
-    dynamics = BatchedDynamics(chosen.potential, [walker], flow.baths, timestep_fs=plan.timestep_fs)
-    former = {
-        name.removeprefix("md_"): array
-        for name, array in state.arrays.items()
-        if name.startswith("md_")
-    }
-    if former:
-        dynamics.restore(former)
-    given = state.arrays.get("given", np.zeros((0, 2)))
-    profiles = state.arrays.get("profiles", np.zeros((0, flow.slices)))
-    while len(given) * BLOCK < steps:
-        watch.clear()
-        (walk,) = dynamics.run(BLOCK)
-        if walk.outcome != "running":
-            return walk.reason
-        now = dynamics.state()
-        given = np.vstack([given, now["chain"][:1, :, 0]])
-        profiles = np.vstack([profiles, watch.profile])
-        step = len(given) * BLOCK
-        due = step % max(plan.record_every, BLOCK) < BLOCK
-        if due:
-            time_fs = step * plan.timestep_fs
-            state.frames.append(kept_frame(walk.final, step=step, time_fs=time_fs))
-        state.arrays = {"given": given, "profiles": profiles}
-        state.arrays |= {f"md_{name}": array for name, array in now.items()}
-        if due or step >= steps:
-            state.write(state.arrays, state.frames)
-    return "all steps done"
-
-
 def results(
     flow: "HeatFlow",
     plan: HeatPlan,
-    arrays: "dict[str, np.ndarray]",
+    run: "HeatRun",
     *,
     steps: int,
     settle: int,
@@ -191,8 +141,9 @@ def results(
     import numpy as np
 
     from tace_al.analysis.time_series import mean_and_error
+    from tace_al.engines.sampling.heat_run import BLOCK
 
-    given = arrays.get("given", np.zeros((0, 2)))[: -(-steps // BLOCK)]
+    given = run.given[: -(-steps // BLOCK)]
     first = settle // BLOCK
     found: dict[str, Any] = {"steps": len(given) * BLOCK}
     if len(given) < first + 2:
@@ -200,7 +151,7 @@ def results(
     time_fs = BLOCK * plan.timestep_fs
     currents = np.array([flow.current(one, time_fs) for one in np.diff(given[first:], axis=0)])
     value, error = mean_and_error(currents)
-    profile = arrays["profiles"][first : len(given)].mean(axis=0)
+    profile = run.profiles[first : len(given)].mean(axis=0)
     taken = given[-1] - given[first]
     whole = (len(given) - 1 - first) * time_fs
     return found | {
@@ -218,18 +169,18 @@ def draw(
     path: Path,
     flow: "HeatFlow",
     plan: HeatPlan,
-    arrays: "dict[str, np.ndarray]",
+    run: "HeatRun",
     *,
     settle: int,
 ) -> None:
     """Draw the temperature profile and how the current settled."""
     import numpy as np
 
+    from tace_al.engines.sampling.heat_run import BLOCK
     from tace_al.report.nonequilibrium_figures import profile_figure
 
     first = settle // BLOCK
-    given = arrays.get("given", np.zeros((0, 2)))[first:]
-    profiles = arrays.get("profiles", np.zeros((0, flow.slices)))[first:]
+    given, profiles = run.given[first:], run.profiles[first:]
     if len(given) < 2:
         return
     times = np.arange(1, len(given)) * BLOCK * plan.timestep_fs

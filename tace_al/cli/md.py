@@ -28,6 +28,7 @@ from tace_al.cli.dynamics import (
 )
 from tace_al.cli.options import Device, OwnDtype
 from tace_al.cli.potential_options import CalculatorName, CalculatorOptions, Head, Models
+from tace_al.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,9 +109,14 @@ def _carry_out(
     from tace_al.cli.dynamics import raise_if_broken, run_dynamics
     from tace_al.report.dynamics_figures import dynamics_figure
 
+    begin = plan.steps // 5 if equilibration is None else equilibration
+    if begin // plan.record_every >= plan.steps // plan.record_every:
+        raise ConfigError(
+            f"--equilibration {begin} leaves no frame of {plan.steps} steps for means; give fewer, "
+            "or more --steps"
+        )
     folder = prepare_folder(out)
     result = run_dynamics(chosen, atoms, plan, folder)
-    begin = plan.steps // 5 if equilibration is None else equilibration
     found = {**result.summary, **averages(result.log, len(atoms), begin=begin)}
     dynamics_figure(result.log, folder / "md.png", num_atoms=len(atoms))
     inputs = {**asdict(plan), "structure": structure, "potential": chosen.description}

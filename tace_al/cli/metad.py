@@ -92,7 +92,9 @@ def metad(
     source = PotentialSource(
         calculator=calculator, options=option, device=device, dtype=dtype, head=head
     )
-    atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
+    atoms, chosen = start_and_potential(
+        structure, models, source, (charge, multiplicity), stress=False
+    )
     hills = Hills(height=height, pace=pace, bias_factor=bias_factor, temperature=temperature)
     bias = hill_bias(tuple(cv or ()), tuple(width or ()), atoms)
     run = Metadynamics(
@@ -147,29 +149,26 @@ def _carry_out(
 
     from rich.console import Console
 
-    from tace_al.cli.calculation_files import write_summary
+    from tace_al.cli.calculation_files import run_settings, write_summary
     from tace_al.cli.dynamics import outcome_of, raise_if_broken
-    from tace_al.data.frames import structure_key
     from tace_al.engines.sampling.recorded_run import record_run
 
-    driven = {name: value for name, value in chosen.description.items() if name != "device"}
-    known = {
+    own = {
         **settings,
         **asdict(run.hills),
         "variables": [variable.name for variable in run.bias.variables],
         "widths": run.bias.widths.tolist(),
         "timestep_fs": run.dynamics.timestep_fs,
         "record_every": run.dynamics.record_every,
-        "structure": structure_key(atoms),
-        "potential": driven,
     }
+    known = run_settings(own, atoms, chosen.description)
     run.scale = chosen.force_scale
     record_run(run, folder, settings=known, block=run.hills.pace)
     walks = run.trajectories()
     found = {**outcome_of(walks, folder), "num_hills": run.bias.num_hills}
     if run.bias.num_hills > 1:
         found |= free_energy_results(run.bias, run.hills, folder)
-    inputs = {**known, "structure": structure, "potential": chosen.description}
+    inputs = {**own, "structure": structure, "potential": chosen.description}
     write_summary(folder / "metad.json", inputs=inputs, results=found)
     raise_if_broken(walks, folder)
     Console().print(

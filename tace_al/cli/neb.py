@@ -208,13 +208,11 @@ def _state_key(
     relaxing: bool,
 ) -> str:
     """Return what a state must agree with; steps and force may change."""
-    from tace_al.cli.calculation_files import plain
+    from tace_al.cli.calculation_files import plain, run_settings, start_key
     from tace_al.core.hashing import content_hash
-    from tace_al.data.frames import fixed_mask, structure_key
 
-    structures = [[structure_key(atoms), fixed_mask(atoms).tolist()] for atoms in ends]
-    driven = {name: value for name, value in chosen.description.items() if name != "device"}
-    return content_hash([structures, plain(driven), relaxing, settings.num_images])
+    own = {"final": start_key(ends[1]), "relaxing": relaxing, "images": settings.num_images}
+    return content_hash(plain(run_settings(own, ends[0], chosen.description)))
 
 
 def _earlier_images(path: Path, key: str) -> "list[Atoms] | None":

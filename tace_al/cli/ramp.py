@@ -31,6 +31,7 @@ from tace_al.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+    from ase import Atoms
 
 
 def ramp(
@@ -109,7 +110,7 @@ def _carry_out(
         raise ConfigError(
             f"--pressure-end {plan.pressure_end_gpa} has no beginning; give --pressure too"
         )
-    if plan.temperature_end is None and plan.pressure_end_gpa is None:
+    if not plan_heats(plan) and not plan_squeezes(plan):
         raise ConfigError(
             "nothing changes in this ramp; give --temperature-end or --pressure-end, or use "
             "`tace-al md`"
@@ -117,7 +118,7 @@ def _carry_out(
     atoms, chosen = start_and_potential(structure, models, source, electrons)
     folder = prepare_folder(out)
     result = run_dynamics(chosen, atoms, plan, folder)
-    found = {**result.summary, **responses(result.log, plan, len(atoms))}
+    found = {**result.summary, **responses(result.log, plan, atoms)}
     ramp_figure(result.log, folder / "ramp.png", num_atoms=len(atoms), heating=plan_heats(plan))
     inputs = {**asdict(plan), "structure": structure, "potential": chosen.description}
     write_summary(folder / "ramp.json", inputs=inputs, results=found)
@@ -136,10 +137,15 @@ def plan_heats(plan: DynamicsPlan) -> bool:
     return plan.temperature_end is not None and plan.temperature_end != plan.temperature
 
 
+def plan_squeezes(plan: DynamicsPlan) -> bool:
+    """Return whether the pressure changes."""
+    return plan.pressure_end_gpa is not None and plan.pressure_end_gpa != plan.pressure_gpa
+
+
 def responses(
-    log: "Mapping[str, np.ndarray]", plan: DynamicsPlan, num_atoms: int
+    log: "Mapping[str, np.ndarray]", plan: DynamicsPlan, atoms: "Atoms"
 ) -> dict[str, Any]:
-    """Return the slopes of energy and volume along the ramp.
+    """Return the slopes of energy (enthalpy at constant pressure) and volume along the ramp.
 
     At a steady rate these are the equilibrium response functions only where the ramp is slow
     against relaxation, and they include phase changes on the way. Only where one of temperature and
@@ -149,18 +155,23 @@ def responses(
     from ase import units
 
     from tace_al.analysis.time_series import slope
+    from tace_al.core.units import GPA
+    from tace_al.engines.sampling.walkers import degrees_of_freedom
 
     share = log["step"] / plan.steps
     found: dict[str, Any] = {}
-    heats = plan_heats(plan)
-    squeezes = plan.pressure_end_gpa is not None and plan.pressure_end_gpa != plan.pressure_gpa
+    heats, squeezes = plan_heats(plan), plan_squeezes(plan)
     log_volume = np.log(np.where(log["volume_a3"] > 0, log["volume_a3"], np.nan))
     if heats and not squeezes:
         assert plan.temperature_end is not None
         bath = plan.temperature + share * (plan.temperature_end - plan.temperature)
-        # total energy: the potential's slope, and 3/2 k for the momenta, which follow the bath
-        potential = slope(bath, log["energy_ev"] / num_atoms) / units.kB
-        found["heat_capacity_kb_per_atom"] = potential + 1.5
+        content = log["energy_ev"]
+        if plan.ensemble == "npt":
+            content = content + plan.pressure_gpa * GPA * log["volume_a3"]
+        # k/2 for each free momentum, which follows the bath
+        momenta = 0.5 * degrees_of_freedom(atoms, still=False)
+        total = slope(bath, content) / units.kB + momenta
+        found["heat_capacity_kb_per_atom"] = total / len(atoms)
         if plan.ensemble == "npt":
             found["volume_expansion_per_k"] = slope(bath, log_volume)
     if squeezes and not heats:

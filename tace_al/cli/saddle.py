@@ -71,7 +71,9 @@ def saddle(
     source = PotentialSource(
         calculator=calculator, options=option, device=device, dtype=dtype, head=head
     )
-    atoms, chosen = start_and_potential(structure, models, source, (charge, multiplicity))
+    atoms, chosen = start_and_potential(
+        structure, models, source, (charge, multiplicity), stress=False
+    )
     target = None if towards is None else read_structure(towards)
     lead = (active_atoms(active), target)
     inputs = {"structure": structure, "active": active, "towards": towards, "relax": relax}
@@ -267,14 +269,16 @@ def _state_key(
     relaxing: bool,
 ) -> str:
     """Return what a state must agree with; steps and force may change."""
-    from tace_al.cli.calculation_files import plain
+    from tace_al.cli.calculation_files import plain, run_settings, start_key
     from tace_al.core.hashing import content_hash
-    from tace_al.data.frames import fixed_mask, structure_key
 
-    driven = {name: value for name, value in chosen.description.items() if name != "device"}
-    led = [list(lead[0] or ()), "" if lead[1] is None else structure_key(lead[1])]
-    fixed = fixed_mask(atoms).tolist()
-    return content_hash([structure_key(atoms), fixed, plain(driven), led, relaxing, settings.seed])
+    own = {
+        "active": list(lead[0] or ()),
+        "towards": "" if lead[1] is None else start_key(lead[1]),
+        "relaxing": relaxing,
+        "seed": settings.seed,
+    }
+    return content_hash(plain(run_settings(own, atoms, chosen.description)))
 
 
 def _draw(found: "SearchResult", folder: Path, *, scale: float) -> None:

@@ -91,47 +91,13 @@ def run_shear(
     out: Path,
 ) -> None:
     """Run a plan in a folder, or go on with it, and write what came of it."""
-    import numpy as np
     from rich.console import Console
 
-    from tace_al.cli.calculation_files import prepare_folder, write_summary
-    from tace_al.cli.flow_state import TRAJECTORY, FlowState
-    from tace_al.data.extxyz import write_structures
-    from tace_al.data.frames import structure_key
-    from tace_al.engines.sampling.shear import check_flow
-
-    check_flow(atoms)
-    folder = prepare_folder(out)
-    inputs = {**asdict(plan), "potential": chosen.description}
-    state = FlowState(folder, {**inputs, "structure": structure_key(atoms)})
-    reason = _flow(atoms, chosen, plan, state, steps)
-    series = state.arrays.get("shear_pressure", np.zeros(0))[:steps]
-    found = viscosity(series, plan, settle=settle)
-    write_structures(folder / TRAJECTORY, state.frames)
-    profile = _flow_profile(state.frames, plan)
-    draw(folder / FIGURE, series, plan, profile, settle=settle)
-    found |= {"steps": len(series), "reason": reason, "flow_profile_a_per_fs": profile[1]}
-    found["conserved_drift_ev"] = float(state.arrays["drift"].sum())
-    write_summary(folder / SUMMARY, inputs={**inputs, "settle": settle}, results=found)
-    if len(series) < steps:
-        raise SamplerError(f"the flow ended after {len(series)} steps: {reason}; see {folder}")
-    Console().print(
-        f"viscosity {found['viscosity_mpa_s']:.4g} ± {found['viscosity_mpa_s_error']:.2g} mPa s "
-        f"at {plan.rate_per_ps:g} /ps; files in {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _flow(
-    atoms: "Atoms", chosen: "ChosenPotential", plan: ShearPlan, state: Any, steps: int
-) -> str:
-    """Go on to so many steps, keeping the state; return why it ended."""
-    import numpy as np
-
-    from tace_al.cli.flow_state import kept_frame
-    from tace_al.engines.sampling.shear import FlowWatch, Shear
-    from tace_al.engines.sampling.walkers import Unphysical
+    from tace_al.cli.calculation_files import prepare_folder, run_settings, write_summary
+    from tace_al.cli.dynamics import bond_events
+    from tace_al.engines.sampling.recorded_run import record_run
+    from tace_al.engines.sampling.shear import Shear
+    from tace_al.engines.sampling.shear_run import ShearRun
 
     flow = Shear(
         chosen.potential,
@@ -140,24 +106,29 @@ def _flow(
         timestep_fs=plan.timestep_fs,
         seed=plan.seed,
     )
-    series = state.arrays.get("shear_pressure", np.zeros(0))
-    drifts = state.arrays.get("drift", np.zeros(0))
-    place = state.frames[-1] if state.frames else atoms
-    while len(series) < steps:
-        watch = FlowWatch(Unphysical())
-        block = min(plan.record_every, flow.steps_per_turn)
-        walk = flow.run(place, min(block, steps - len(series)), stops=(watch,))
-        series = np.concatenate([series, watch.shear_pressure])
-        drifts = np.append(drifts, watch.drift)
-        if walk.outcome in ("broken", "stopped"):
-            state.arrays = {"shear_pressure": series, "drift": drifts}
-            return walk.reason
-        place = walk.final
-        time_fs = len(series) * plan.timestep_fs
-        state.frames.append(kept_frame(place, step=len(series), time_fs=time_fs))
-        state.arrays = {"shear_pressure": series, "drift": drifts}
-        state.write(state.arrays, state.frames)
-    return "all steps done"
+    run = ShearRun(
+        flow, atoms, steps=steps, record_every=plan.record_every, scale=chosen.force_scale
+    )
+    folder = prepare_folder(out)
+    settings = run_settings(asdict(plan), atoms, chosen.description)
+    record_run(run, folder, settings=settings, block=plan.record_every)
+    series = run.shear_pressure[:steps]
+    profile = _flow_profile(folder, plan)
+    draw(folder / FIGURE, series, plan, profile, settle=settle)
+    found = viscosity(series, plan, settle=settle)
+    found |= {"steps": len(series), "reason": run.reason or "all steps done"}
+    found |= {"flow_profile_a_per_fs": profile[1], "conserved_drift_ev": run.drift}
+    found["bond_events"] = bond_events(folder)
+    inputs = {**asdict(plan), "settle": settle, "potential": chosen.description}
+    write_summary(folder / SUMMARY, inputs=inputs, results=found)
+    if len(series) < steps:
+        raise SamplerError(f"the flow ended after {len(series)} steps: {run.reason}; see {folder}")
+    Console().print(
+        f"viscosity {found['viscosity_mpa_s']:.4g} ± {found['viscosity_mpa_s_error']:.2g} mPa s "
+        f"at {plan.rate_per_ps:g} /ps; files in {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def viscosity(series: "np.ndarray", plan: ShearPlan, *, settle: int) -> dict[str, Any]:
@@ -177,11 +148,14 @@ def viscosity(series: "np.ndarray", plan: ShearPlan, *, settle: int) -> dict[str
     }
 
 
-def _flow_profile(frames: "list[Atoms]", plan: ShearPlan) -> "tuple[np.ndarray, np.ndarray]":
+def _flow_profile(folder: Path, plan: ShearPlan) -> "tuple[np.ndarray, np.ndarray]":
     """Return heights (A) of bins along y, and mean velocities along x there in A/fs."""
     import numpy as np
     from ase import units
 
+    from tace_al.cli.dynamics import recorded_frames
+
+    frames = recorded_frames(folder)
     height = float(frames[-1].cell.array[1, 1]) if frames else 1.0
     edges = np.linspace(0.0, height, PROFILE_BINS + 1)
     sums, counts = np.zeros(PROFILE_BINS), np.zeros(PROFILE_BINS)

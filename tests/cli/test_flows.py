@@ -37,7 +37,12 @@ def test_shear_goes_on_as_if_it_had_not_stopped(
     assert one["viscosity_mpa_s"] == other["viscosity_mpa_s"]
     assert one["steps"] == 60 and one["num_steps_in_means"] == 48
     assert abs(one["conserved_drift_ev"]) < 0.05
-    assert len(read(whole / "trajectory.xyz", ":")) == 6
+    frames = read(whole / "trajectory.xyz", ":")
+    assert [frame.info["step"] for frame in frames] == [10, 20, 30, 40, 50, 60]
+    assert all("bond_event" in frame.info and frame.info["time_fs"] > 0 for frame in frames)
+    assert all(frame.get_forces().shape == (16, 3) for frame in frames)
+    assert (parts / "trajectory.xyz").read_bytes() == (whole / "trajectory.xyz").read_bytes()
+    assert (parts / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
     assert (whole / "shear.png").stat().st_size > 5000
     other_rate = [4 if part == 5 else part for part in common]
     assert "other settings" in tace_al(*other_rate, "--steps", 60, "--out", parts).err
@@ -58,6 +63,8 @@ def test_heat_goes_on_as_if_it_had_not_stopped(
     assert one["temperature_profile_k"] == other["temperature_profile_k"]
     assert one["hot_bath_gave_ev"] > one["cold_bath_gave_ev"]
     assert np.argmax(one["temperature_profile_k"]) == 0
+    assert (parts / "trajectory.xyz").read_bytes() == (whole / "trajectory.xyz").read_bytes()
+    assert "bond_event" in read(whole / "trajectory.xyz").info and one["bond_events"] == []
     assert (whole / "heat.png").stat().st_size > 5000
 
 

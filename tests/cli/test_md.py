@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.io import write
 
+from tace_al.cli.dynamics import DynamicsPlan
+from tace_al.cli.ramp import responses
+from tace_al.core.units import GPA
 from tace_al.data.extxyz import read_structures
 from tace_al.engines.sampling.recorded_run import read_log
 from tace_al.model.checkpoint import save
@@ -141,3 +146,64 @@ def test_a_committee_says_what_it_does_not_know(
     assert stopped.code == 0, stopped.err
     found = read(tmp_path / "stopped" / "md.json")
     assert found["outcome"] == "stopped" and "error bar" in found["reasons"][0]
+
+
+def test_a_start_that_differs_in_more_than_its_places_is_another_run(
+    tace_al: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Fixed atoms, masses and momenta decide the numbers too."""
+    crystal, path = bulk("Cu", cubic=True), tmp_path / "cu.xyz"
+    arguments = ["md", path, "--calculator", "emt", "--steps", 10, "--out", tmp_path / "run"]
+    write(path, crystal, format="extxyz")
+    assert tace_al(*arguments).code == 0
+    held, moving, heavy = crystal.copy(), crystal.copy(), crystal.copy()
+    held.set_constraint(FixAtoms(indices=[0]))
+    moving.set_momenta(np.full((4, 3), 0.5))
+    heavy.set_masses([65.0] * 4)
+    for other in (held, moving, heavy):
+        write(path, other, format="extxyz")
+        refused = tace_al(*arguments)
+        assert refused.code == 2 and "other settings (structure" in refused.err
+    write(path, crystal, format="extxyz")
+    assert tace_al(*arguments, "--steps", 20).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ensemble", "npt"], "not periodic in three directions"),
+        (["--ensemble", "nve", "--pressure", "5"], "--pressure says nothing to ensemble nve"),
+        (["--cell", "axes"], "--cell axes says nothing"),
+        (["--ensemble", "nve", "--thermostat", "nose-hoover"], "take --ensemble nvt"),
+        (["--record-every", "50"], "keeps nothing of 20 steps"),
+        (["--equilibration", "30"], "leaves no frame"),
+        (["--temperature", "-3"], "give more than 0"),
+    ],
+)
+def test_options_that_cannot_act_are_refused(
+    tace_al: Callable[..., Any], tmp_path: Path, options: list[str], words: str
+) -> None:
+    write(tmp_path / "w.xyz", molecule("H2O"), format="extxyz")
+    arguments = ["md", tmp_path / "w.xyz", "--calculator", "emt", "--steps", 20]
+    outcome = tace_al(*arguments, *options, "--out", tmp_path / "run")
+    assert outcome.code == 2 and words in outcome.err
+
+
+def test_responses_of_a_ramp_under_pressure_and_with_held_atoms() -> None:
+    """dH/dT holds P dV/dT, and atoms that are held carry no momenta."""
+    crystal = bulk("Cu", cubic=True)
+    crystal.set_constraint(FixAtoms(indices=[0]))
+    plan = DynamicsPlan(
+        ensemble="npt", temperature=100.0, temperature_end=300.0, pressure_gpa=10.0, steps=100
+    )
+    share = np.linspace(0.0, 1.0, 11)
+    log = {
+        "step": 100 * share,
+        "energy_ev": 0.02 * share,  # over 200 K
+        "volume_a3": 48.0 + 0.5 * share,
+        "temperature_k": 100.0 + 200.0 * share,
+        "uncertainty_ev_per_a": 0.0 * share,
+    }
+    found = responses(log, plan, crystal)["responses"]["heat_capacity_kb_per_atom"]
+    enthalpy = (0.02 + 10.0 * GPA * 0.5) / 200.0 / units.kB
+    assert found == pytest.approx((enthalpy + 1.5 * 3) / 4)

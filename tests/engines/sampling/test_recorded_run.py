@@ -1,3 +1,4 @@
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,15 @@ def test_a_longer_run_goes_on_and_other_settings_are_refused(tmp_path: Path) -> 
     (tmp_path / LOG).write_text("")
     with pytest.raises(DataError, match="was changed"):
         record_run(run_of(30), tmp_path, settings={"a": 1})
-    (tmp_path / STATE).write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="begin anew"):
-        record_run(run_of(30), tmp_path, settings={"a": 1})
+    for damage in (b"nonsense", b"", (tmp_path / STATE).read_bytes()[:900]):
+        (tmp_path / STATE).write_bytes(damage)
+        with pytest.raises(DataError, match="begin anew"):
+            record_run(run_of(30), tmp_path, settings={"a": 1})
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with (tmp_path / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            record_run(run_of(5), tmp_path, settings={})
+    record_run(run_of(5), tmp_path, settings={})
