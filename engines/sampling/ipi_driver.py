@@ -29,6 +29,7 @@ from ase import Atoms
 from tace_al.core.errors import SamplerError, StructureError
 from tace_al.engines.sampling.ipi_address import Address, try_connect, wait_for_server
 from tace_al.engines.sampling.ipi_extras import ExtrasKind, extras_text
+from tace_al.engines.sampling.ipi_template import refuse_reordered
 from tace_al.engines.sampling.ipi_wire import Answer, ClientProtocol, Structures
 from tace_al.engines.sampling.potential import Potential
 from tace_al.engines.sampling.walkers import moving_copy
@@ -37,6 +38,8 @@ from tace_al.model.prediction import Prediction
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.003
+GREETING_S = 10.0
+"""A server that has taken a connection says so at once; whoever is silent for longer is none."""
 _RECEIVE = 1 << 20
 _SEND_TIMEOUT_S = 60.0
 
@@ -142,7 +145,8 @@ class Driver:
         Raises
         ------
         SamplerError
-            No server comes, it is no i-PI, or its structures are not the template's.
+            No server comes, it is no i-PI, or its structures are not the template's (another number
+            of atoms, or another order).
         StructureError
             It sends positions that are not finite, or atoms that coincide.
         """
@@ -157,7 +161,7 @@ class Driver:
 
     def _loop(self) -> Served:
         """Read, gather, evaluate, answer."""
-        last_word = time.monotonic()
+        begin = last_word = time.monotonic()
         gather_until: float | None = None
         while True:
             waiting = [line for line in self._lines if line.protocol.waiting is not None]
@@ -180,7 +184,17 @@ class Driver:
             elif self._silent(now - last_word):
                 return self._served("idle", f"nothing was asked for {self.settings.idle_s:g} s")
             else:
+                self._check_greeted(now - begin)
                 self._grow(len(waiting))
+
+    def _check_greeted(self, seconds: float) -> None:
+        """Refuse a server that has never said a word."""
+        patience = max(self.settings.wait_s, GREETING_S)
+        if seconds > patience and not any(line.protocol.greeted for line in self._lines):
+            raise SamplerError(
+                f"whoever listens at {self.address} has not said a word for {patience:g} s; check "
+                "that it is an i-PI 3 server, and that its run is not over"
+            )
 
     def _patience(self, num_waiting: int, gather_until: float | None) -> float:
         """Return how long to look for more, in s."""
@@ -280,6 +294,9 @@ class Driver:
                 "structures: its dynamics has blown up; start from before that with a smaller "
                 "time step"
             )
+        if self._rounds == 0:
+            for positions in structures.positions:
+                refuse_reordered(self.template, positions)
         while len(line.frames) < count:
             line.frames.append(moving_copy(self.template))
         periodic = self.template.pbc.any()

@@ -23,6 +23,7 @@ from ase.calculators.emt import EMT
 
 from tace_al.core.errors import SamplerError
 from tace_al.core.units import GPA, HARTREE
+from tace_al.engines.sampling import ipi_driver
 from tace_al.engines.sampling.ipi_address import InetAddress, UnixAddress, unix_address
 from tace_al.engines.sampling.ipi_driver import Driver, DriverSettings
 from tace_al.engines.sampling.potential import CalculatorPotential, Potential
@@ -296,3 +297,14 @@ def test_another_number_of_atoms_is_refused(run: HandWrittenRun) -> None:
     run.start(steps=2)
     with pytest.raises(SamplerError, match="sends 4 atoms and the template has 1"):
         Driver(CalculatorPotential(EMT()), Atoms("Cu"), run.address, settings=SETTINGS).serve()
+
+
+def test_a_listener_that_says_nothing_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, copper: Atoms
+) -> None:
+    monkeypatch.setattr(ipi_driver, "GREETING_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = InetAddress(host="127.0.0.1", port=mute.getsockname()[1])
+        settings = DriverSettings(wait_s=0.1)
+        with pytest.raises(SamplerError, match="has not said a word for"):
+            Driver(CalculatorPotential(EMT()), copper, address, settings=settings).serve()
