@@ -4,7 +4,7 @@ Two ways to many beads at once. Where the input says `<batch_size>8</batch_size>
 come over one connection. Everywhere else each connection carries one bead, so the driver opens
 several: `connections` at first, twice as many whenever all of them were busy. Whatever has arrived
 on them is evaluated together. A round waits for as many beads as the one before it had, for
-`GATHER_S` at most, because a server hands them out one after the other.
+`GATHER_S` after the latest, because a server hands them out one after the other.
 
 Connections are opened one after the other, each when the server has greeted the one before: it
 holds few in its queue, and blocks while it greets.
@@ -163,11 +163,12 @@ class Driver:
         """Read, gather, evaluate, answer."""
         begin = last_word = time.monotonic()
         gather_until: float | None = None
+        gathered = 0
         while True:
             waiting = [line for line in self._lines if line.protocol.waiting is not None]
             now = time.monotonic()
-            if waiting and gather_until is None:
-                gather_until = now + GATHER_S
+            if len(waiting) > gathered:
+                gathered, gather_until = len(waiting), now + GATHER_S
             ready = self._selector.select(self._patience(len(waiting), gather_until))
             if ready:
                 last_word = time.monotonic()
@@ -178,7 +179,7 @@ class Driver:
                 self._grow(len(waiting))
             elif waiting and (len(waiting) >= self._expected or now >= (gather_until or 0.0)):
                 reason = self._round(waiting)
-                gather_until, last_word = None, time.monotonic()
+                gathered, gather_until, last_word = 0, None, time.monotonic()
                 if reason is not None:
                     return self._served("stopped", reason)
             elif self._silent(now - last_word):
