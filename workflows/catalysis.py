@@ -4,6 +4,7 @@
     tace-al run workflows/catalysis.py --set reaction=surface_hop       O on Pt(100), EMT
     tace-al run workflows/catalysis.py --set reaction=surface_hop --set labeller=gpaw   O on Cu(100)
     tace-al run workflows/catalysis.py --set initial=a.xyz --set final=b.xyz --set charge=-1
+    tace-al run workflows/catalysis.py --set initial=a.xyz --set final=b.xyz --set fidelities=hf,mp2
 
 The first is the decomposition of carbonic acid, bare and with one water molecule that relays two
 protons; the campaign reports both barriers and how far the water lowers them. Your own reaction
@@ -33,7 +34,8 @@ from tace_al.workflows import reactions as known
 
 EndStates = tuple[Atoms, Atoms]
 
-REACTIONS = ("carbonic_acid", "surface_hop")
+LEVELS = {"carbonic_acid": "gfn2", "surface_hop": "emt"}
+"""Reactions that come along, and the labeller that their known barriers are of."""
 KNOWN_MINUTES = 12.0
 GPAW_MINUTES = 45.0
 
@@ -47,6 +49,7 @@ def campaign(
     multiplicity: int = 0,
     fixed: tuple[int, ...] = (),
     labeller: str = "",
+    fidelities: tuple[str, ...] = (),
     num_images: int = 9,
     machine: str = "local",
     max_labels: int = 300,
@@ -65,36 +68,35 @@ def campaign(
         Total charge in e and 2S + 1 of your own reaction; 0 takes the lowest multiplicity.
     fixed
         Indices of atoms that never move, besides those the files hold fixed.
-    labeller
-        "gfn2" (for molecules), "gfn1", "emt", "gpaw", "pyscf" or "module:Class" of ASE's.
-    num_images
-        Images of the elastic bands, end states included.
-    machine
-        "local", "threads" or "slurm".
-    max_labels, max_minutes
-        Budgets; 0 minutes: 12 for reactions that come along (gpaw 45), no limit for your own.
-    seed
-        Of everything random.
+    labeller, fidelities
+        "gfn2" (for molecules), "gfn1", "emt", "gpaw", "pyscf" or "module:Class" of ASE's; or two of
+        them, the cheap one first.
+    num_images, machine
+        Images of the elastic bands, end states included; "local", "threads" or "slurm".
+    max_labels, max_minutes, seed
+        Budgets (0 minutes: 12 for reactions that come along, gpaw 45, no limit for your own), and
+        what everything random begins with.
     """
-    name, references = reaction, dict[str, float]()
-    on_copper = labeller == "gpaw" and reaction == "surface_hop" and not (initial or final)
-    if initial or final:
-        name = "reaction" if reaction in REACTIONS else reaction
-        ends = {name: own_end_states(initial, final, charge=charge, multiplicity=multiplicity)}
+    own = bool(initial or final)
+    usual = "gfn2" if own else LEVELS.get(reaction, "")
+    labeller = fidelities[-1] if fidelities else labeller or usual
+    on_copper = not own and (reaction, labeller) == ("surface_hop", "gpaw")
+    if own:
+        reaction = "reaction" if reaction in LEVELS else reaction
+        states = own_end_states(initial, final, charge=charge, multiplicity=multiplicity)
     else:
-        ends, references = known_end_states("surface_hop_gpaw" if on_copper else reaction)
-        labeller = labeller or ("emt" if reaction == "surface_hop" else "")
         max_minutes = max_minutes or (GPAW_MINUTES if on_copper else KNOWN_MINUTES)
     built = barrier_campaign(
-        name,
-        ends,
+        reaction,
+        {reaction: states} if own else known_end_states(reaction, labeller),
         fixed=fixed,
-        labeller=labeller or "gfn2",
+        labeller=labeller,
+        fidelities=fidelities,
         num_images=num_images,
         machine=machine,
         stopping=Stopping(max_labels=max_labels, max_seconds=60 * max_minutes or None),
-        catalyst=("bare", "one_water") if set(ends) == {"bare", "one_water"} else None,
-        references=references,
+        catalyst=None if own or reaction != "carbonic_acid" else ("bare", "one_water"),
+        references={} if own else known_barriers(reaction, labeller),
         seed=seed,
     )
     return with_gpaw(built) if on_copper else built
@@ -106,39 +108,39 @@ def with_gpaw(campaign: Campaign) -> Campaign:
     A label takes seconds here and the training of a generation as long as five of them, so that it
     pays to ask the committee often.
     """
+    level = LabellerChoice(name="gpaw", options=dict(known.GPAW_SURFACE_HOP))
     return campaign.model_copy(
         update={
-            "labeller": LabellerChoice(name="gpaw", options=dict(known.GPAW_SURFACE_HOP)),
+            "labeller": level,
+            "fidelities": (*campaign.fidelities[:-1], level) if campaign.fidelities else (),
             "exploration": Exploration(num_rattled=2, temperatures=(300.0, 450.0)),
             "acquisition": Acquisition(per_generation=12),
         }
     )
 
 
-def known_end_states(reaction: str) -> tuple[dict[str, EndStates], dict[str, float]]:
-    """Return the channels of a reaction that comes with tace-al and their barriers in eV."""
+def known_end_states(reaction: str, labeller: str) -> dict[str, EndStates]:
+    """Return the channels of a reaction that comes with tace-al; of the hop, for this labeller."""
     if reaction == "carbonic_acid":
-        return (
-            {"bare": known.carbonic_acid(), "one_water": known.carbonic_acid_water()},
-            {
-                "bare": known.REFERENCE_BARRIERS["carbonic_acid"],
-                "one_water": known.REFERENCE_BARRIERS["carbonic_acid_water"],
-            },
-        )
+        return {"bare": known.carbonic_acid(), "one_water": known.carbonic_acid_water()}
     if reaction == "surface_hop":
-        return (
-            {"surface_hop": known.surface_hop()},
-            {"surface_hop": known.REFERENCE_BARRIERS["surface_hop"]},
-        )
-    if reaction == "surface_hop_gpaw":
-        return (
-            {"surface_hop": known.oxygen_on_copper()},
-            {"surface_hop": known.GPAW_SURFACE_HOP_BARRIER},
-        )
+        hop = known.oxygen_on_copper() if labeller == "gpaw" else known.surface_hop()
+        return {"surface_hop": hop}
     raise ConfigError(
-        f"unknown reaction '{reaction}'.{nearest_names(reaction, REACTIONS)} "
+        f"unknown reaction '{reaction}'.{nearest_names(reaction, LEVELS)} "
         "For your own reaction give its end states: --set initial=FILE --set final=FILE"
     )
+
+
+def known_barriers(reaction: str, labeller: str) -> dict[str, float]:
+    """Return the known barriers in eV by channel; none where they are of another level."""
+    if (reaction, labeller) == ("surface_hop", "gpaw"):
+        return {"surface_hop": known.GPAW_SURFACE_HOP_BARRIER}
+    if LEVELS[reaction] != labeller:
+        return {}
+    channels = {"carbonic_acid": "bare", "carbonic_acid_water": "one_water"}
+    names = channels if reaction == "carbonic_acid" else {reaction: reaction}
+    return {channel: known.REFERENCE_BARRIERS[name] for name, channel in names.items()}
 
 
 def barrier_campaign(
@@ -146,6 +148,7 @@ def barrier_campaign(
     ends: dict[str, EndStates],
     *,
     labeller: str,
+    fidelities: tuple[str, ...] = (),
     fixed: tuple[int, ...] = (),
     num_images: int = 9,
     machine: str = "local",
@@ -154,7 +157,10 @@ def barrier_campaign(
     references: dict[str, float] | None = None,
     seed: int = 0,
 ) -> Campaign:
-    """Return a campaign for the barriers between pairs of end states, by channel name."""
+    """Return a campaign for the barriers between pairs of end states, by channel name.
+
+    With two `fidelities`, the cheap one first, `labeller` must be the second.
+    """
     channels = []
     for channel, (initial, final) in ends.items():
         outside = [index for index in fixed if not 0 <= index < len(initial)]
@@ -180,6 +186,7 @@ def barrier_campaign(
         reactions=channels,
         catalyst=catalyst,
         labeller=LabellerChoice(name=labeller),
+        fidelities=fidelities,
         machine=machine_from_name(machine),
         model=ModelChoice(),
         exploration=Exploration(),

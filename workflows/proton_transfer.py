@@ -32,10 +32,11 @@ def campaign(
         Labels at all levels; 0 means 200, and 400 with two levels.
     """
     level = fidelities[-1] if fidelities else labeller
-    plain = barrier_campaign(
+    return barrier_campaign(
         "proton_transfer",
         {"malonaldehyde": known.malonaldehyde()},
         labeller=level,
+        fidelities=fidelities,
         num_images=num_images,
         machine=machine,
         stopping=Stopping(
@@ -46,7 +47,3 @@ def campaign(
         else {},
         seed=seed,
     )
-    if not fidelities:
-        return plain
-    content = plain.model_dump(mode="json", exclude={"labeller"})
-    return Campaign.build(**{**content, "fidelities": fidelities})

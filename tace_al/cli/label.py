@@ -1,18 +1,19 @@
 """`tace-al label`: energies and forces of the structures in a file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tace_al.core.errors import DataError, LabellerError
+from tace_al.core.labels import Label
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from tace_al.core.labels import Label
+    from tace_al.core.labels import Setting
     from tace_al.dispatch.label_file import LabelFailure
     from tace_al.engines.labelling.labeller import Labeller
 
@@ -59,39 +60,30 @@ def label(
     """
     from rich.console import Console
 
-    from tace_al.cli.workflow_file import parse_settings
     from tace_al.core.atomic_write import require_free_space
-    from tace_al.data.extxyz import write_structures
     from tace_al.engines.labelling.catalogue import labeller_from_name
 
     if out.is_dir():
         raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labelled.xyz'}")
     require_free_space(out.absolute().parent)
-    chosen = {}
-    for option in options or []:  # one by one: `rerun.sh` is overruled by what follows it
-        for key, text in parse_settings([option], "--option").items():
-            chosen[key] = setting(text)
-    engine = labeller_from_name(labeller, chosen)
+    engine = labeller_from_name(labeller, labeller_options(options or []))
     frames = frames_to_label(file, index, charge=charge, multiplicity=multiplicity)
-    labelled: list[Atoms] = []
-    failed: list[tuple[int, LabelFailure]] = []
-
-    def save() -> None:
-        if labelled:
-            write_structures(out, labelled)
-
-    try:
-        _label_all(engine, frames, labelled, failed, save)
-    finally:  # also after Ctrl-C: labels that were paid for are kept
-        save()
-        log = _log_written(out, failed)
+    failed = labelled_file(engine, frames, out)
     if failed:
-        sentences = [
-            f"structure {number} ({failure.kind}): {failure.message}" for number, failure in failed
-        ]
-        text = failure_text(sentences, num_frames=len(frames), out=out)
-        raise LabellerError(f"{text}\nTracebacks and the code's last lines: {log}")
-    Console().print(f"{len(labelled)} labels by {engine.fidelity.name} in {out}", highlight=False)
+        text = failure_text(failed, num_frames=len(frames), out=out)
+        raise LabellerError(f"{text}\nTracebacks and the code's last lines: {log_path(out)}")
+    Console().print(f"{len(frames)} labels by {engine.fidelity.name} in {out}", highlight=False)
+
+
+def labeller_options(texts: Sequence[str]) -> "dict[str, Setting]":
+    """Return the options of a labeller from key=value texts; of one name the last counts.
+
+    `rerun.sh` of a failed label is so overruled by what follows it.
+    """
+    from tace_al.cli.workflow_file import parse_settings
+
+    parsed = [parse_settings([text], "--option") for text in texts]
+    return {key: setting(text) for one in parsed for key, text in one.items()}
 
 
 def frames_to_label(
@@ -124,51 +116,60 @@ def failure_text(failed: Sequence[str], *, num_frames: int, out: Path) -> str:
     )
 
 
-def _label_all(
-    engine: "Labeller",
-    frames: "Sequence[Atoms]",
-    labelled: "list[Atoms]",
-    failed: "list[tuple[int, LabelFailure]]",
-    save: Callable[[], None],
-) -> None:
-    """Label every frame, appending to `labelled` and `failed`; call `save` now and then."""
+def labelled_file(engine: "Labeller", frames: "Sequence[Atoms]", out: Path) -> list[str]:
+    """Label every frame into `out`, now and then and at the end; return what failed, and why.
+
+    Also after Ctrl-C the labels that were paid for are in the file, and beside it a log of what
+    failed (`log_path`).
+    """
     from rich.console import Console
     from rich.progress import Progress
 
+    from tace_al.core.atomic_write import write_bytes
+    from tace_al.data.extxyz import write_structures
+
+    console = Console(stderr=True)
+    labelled: list[Atoms] = []
+    failed, logs, saved = list[str](), list[str](), time.monotonic()
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            for number in progress.track(range(len(frames)), description="labelling"):
+                outcome = _outcome(engine, frames[number])
+                if isinstance(outcome, Label):
+                    labelled.append(labelled_copy(frames[number], outcome, engine.fidelity.name))
+                else:
+                    title = f"structure {number} ({outcome.kind})"
+                    failed.append(f"{title}: {outcome.message}")
+                    logs.append(f"{title}\n{outcome.log}\n")
+                if labelled and time.monotonic() - saved > SAVE_SECONDS:
+                    write_structures(out, labelled)
+                    saved = time.monotonic()
+    finally:
+        if labelled:
+            write_structures(out, labelled)
+        if logs:
+            write_bytes(log_path(out), "\n".join(logs).encode())
+    return failed
+
+
+def log_path(out: Path) -> Path:
+    """Return where the log of failed labels lies, beside the file of the others."""
+    return out.with_name(f"{out.name}.log")
+
+
+def _outcome(engine: "Labeller", atoms: "Atoms") -> "Label | LabelFailure":
+    """Return the guarded label of a structure, or why there is none."""
     from tace_al.data.frames import structure_key
-    from tace_al.dispatch.label_file import LabelFailure
     from tace_al.dispatch.tasks.label import label_or_failure
     from tace_al.engines.labelling.guards import FORCE_CEILING
 
-    console = Console(stderr=True)
-    saved, fidelity = time.monotonic(), engine.fidelity
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for number in progress.track(range(len(frames)), description="labelling"):
-            outcome = label_or_failure(
-                engine,
-                frames[number],
-                structure=structure_key(frames[number]),
-                fidelity=fidelity.key,
-                force_ceiling=FORCE_CEILING,
-            )
-            if isinstance(outcome, LabelFailure):
-                failed.append((number, outcome))
-            else:
-                labelled.append(labelled_copy(frames[number], outcome, fidelity.name))
-            if time.monotonic() - saved > SAVE_SECONDS:
-                save()
-                saved = time.monotonic()
-
-
-def _log_written(out: Path, failed: "Sequence[tuple[int, LabelFailure]]") -> Path:
-    """Write what is known of every failure beside `out`; return the file's path."""
-    from tace_al.core.atomic_write import write_bytes
-
-    path = out.with_name(f"{out.name}.log")
-    if failed:
-        entries = [f"structure {number} ({one.kind})\n{one.log}" for number, one in failed]
-        write_bytes(path, "\n\n".join(entries).encode() + b"\n")
-    return path
+    return label_or_failure(
+        engine,
+        atoms,
+        structure=structure_key(atoms),
+        fidelity=engine.fidelity.key,
+        force_ceiling=FORCE_CEILING,
+    )
 
 
 def labelled_copy(atoms: "Atoms", found: "Label", fidelity: str) -> "Atoms":

@@ -186,6 +186,8 @@ def build_campaign(workflow: Workflow, settings: Mapping[str, str]) -> "Campaign
 def with_fields(campaign: "Campaign", settings: Mapping[str, str]) -> "Campaign":
     """Return the campaign with some fields set, each named by its dotted path.
 
+    A number in a path is a place in a list, from 0: `fidelities.1.options.basis`.
+
     Raises
     ------
     ConfigError
@@ -196,16 +198,30 @@ def with_fields(campaign: "Campaign", settings: Mapping[str, str]) -> "Campaign"
         *parents, field = path.split(".")
         place = content
         for parent in parents:
-            if not isinstance(place.get(parent), dict):
-                raise ConfigError(
-                    f"the campaign has no part '{path}'.{nearest_names(parent, place)}"
-                )
-            place = place[parent]
+            place = _part_of(place, parent, path)
+        if isinstance(place, list):
+            raise ConfigError(f"'{path}' is a whole entry of a list; name one of its fields")
         try:
             place[field] = json.loads(text)
         except json.JSONDecodeError:
             place[field] = text
+    if campaign.fidelities and not any(path.startswith("labeller.") for path in settings):
+        del content["labeller"]  # it is the last of the fidelities
     return type(campaign).build(**content)
+
+
+def _part_of(place: Any, name: str, path: str) -> Any:
+    """Return the part of a campaign's content that a step of a dotted path leads to."""
+    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        found = place[int(name)]
+    elif isinstance(place, dict):
+        found = place.get(name)
+    else:
+        found = None
+    if not isinstance(found, dict | list):
+        names = place if isinstance(place, dict) else map(str, range(len(place)))
+        raise ConfigError(f"the campaign has no part '{path}'.{nearest_names(name, names)}")
+    return found
 
 
 def parse_value(text: str, annotation: Any, *, where: str) -> Any:

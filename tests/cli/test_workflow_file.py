@@ -97,6 +97,21 @@ def test_fields_are_set_by_their_path(workflow_file: Path) -> None:
         assert words in str(caught.value)
 
 
+def test_options_of_both_levels_are_set_by_their_place() -> None:
+    workflow = load_workflow("proton_transfer")
+    levels = {"fidelities": "hf,pyscf"}
+    settings = {"fidelities.0.options.basis": "sto-3g", "fidelities.1.options.xc": "b3lyp"}
+    campaign = build_campaign(workflow, levels | settings)
+    assert [dict(choice.options) for choice in campaign.fidelities] == [
+        {"basis": "sto-3g"},
+        {"xc": "b3lyp"},
+    ]
+    assert campaign.labeller == campaign.fidelities[1]
+    for path in ("fidelities.2.options.xc", "fidelities.x.name", "fidelities.1", "name.x"):
+        with pytest.raises(ConfigError, match=path):
+            build_campaign(workflow, {**levels, path: "pbe"})
+
+
 def test_a_setting_given_twice(workflow_file: Path) -> None:
     with pytest.raises(ConfigError, match="twice"):
         built(workflow_file, "charge=0", "charge=1")

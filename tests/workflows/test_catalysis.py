@@ -131,3 +131,23 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         catalysis.campaign(**options)
     assert words in str(caught.value)
+
+
+def test_a_reference_is_of_the_labeller_s_own_level() -> None:
+    def references(**settings: Any) -> set[float | None]:
+        return {reaction.reference_barrier for reaction in catalysis.campaign(**settings).reactions}
+
+    assert references(labeller="gfn1") == {None}
+    assert references(reaction="surface_hop", labeller="gfn2") == {None}
+    assert references(reaction="surface_hop") == {REFERENCE_BARRIERS["surface_hop"]}
+    assert None not in references() | references(fidelities=("gfn1", "gfn2"))
+
+
+def test_two_levels_for_any_reaction(tmp_path: Path) -> None:
+    own = catalysis.campaign(**files(tmp_path, ammonia_inversion()), fidelities=("hf", "mp2"))
+    assert [choice.name for choice in own.fidelities] == ["hf", "mp2"]
+    assert own.labeller == own.fidelities[1]
+    hop = catalysis.campaign(reaction="surface_hop", fidelities=("emt", "gpaw"))
+    assert hop.labeller == hop.fidelities[1] and hop.labeller.options == GPAW_SURFACE_HOP
+    assert states(hop)[0].get_chemical_formula() == "Cu8O"
+    Campaign.build(**hop.model_dump(mode="json"))
