@@ -64,7 +64,7 @@ def parsl_config(machine: Machine, run_dir: Path, lifeline: Lifeline | None) -> 
     if machine.executor == "threads":
         executors = [ThreadPoolExecutor(label=FIRST, max_threads=machine.workers)]
     elif machine.slurm is None:
-        executors = [_local_executor(machine, lifeline)]
+        executors = [_local_executor(machine, run_dir, lifeline)]
     else:
         executors = [_slurm_executor(machine, name, run_dir, lifeline) for name in machine.blocks]
     slurm = machine.slurm
@@ -81,7 +81,9 @@ def parsl_config(machine: Machine, run_dir: Path, lifeline: Lifeline | None) -> 
     )
 
 
-def _local_executor(machine: Machine, lifeline: Lifeline | None) -> HighThroughputExecutor:
+def _local_executor(
+    machine: Machine, run_dir: Path, lifeline: Lifeline | None
+) -> HighThroughputExecutor:
     lines = lifeline.shell_lines() if lifeline is not None else ""
     return HighThroughputExecutor(
         label=FIRST,
@@ -94,7 +96,7 @@ def _local_executor(machine: Machine, lifeline: Lifeline | None) -> HighThroughp
             worker_init=lines + _worker_init(machine),
         ),
         launch_cmd=_POOL,
-        interchange_launch_cmd=_interchange(lifeline),
+        interchange_launch_cmd=_interchange(run_dir, lifeline),
         max_workers_per_node=machine.workers,
         # The number of workers is ours; Parsl would cut it to the number of cores.
         cores_per_worker=1e-4,
@@ -117,7 +119,7 @@ def _slurm_executor(
         address=slurm.address,
         provider=_slurm_blocks(machine, slurm, run_dir, lifeline),
         launch_cmd=_POOL,
-        interchange_launch_cmd=_interchange(lifeline),
+        interchange_launch_cmd=_interchange(run_dir, lifeline),
         max_workers_per_node=slurm.workers_per_node,
         cores_per_worker=slurm.cores_per_node / slurm.workers_per_node,
         available_accelerators=accelerators,
@@ -167,8 +169,11 @@ def _slurm_blocks(
     )
 
 
-def _interchange(lifeline: Lifeline | None) -> list[str]:
-    return list(_INTERCHANGE) if lifeline is None else lifeline.command(_INTERCHANGE)
+def _interchange(run_dir: Path, lifeline: Lifeline | None) -> list[str]:
+    """Return the interchange's command; its complaints go to a file, not to the terminal."""
+    complaints = str(run_dir / "interchange.err")
+    command = ["sh", "-c", 'exec "$@" 2>>"$0"', complaints, *_INTERCHANGE]
+    return command if lifeline is None else lifeline.command(command)
 
 
 def _worker_init(machine: Machine) -> str:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,15 @@ def test_slurm_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "the command",
     ):
         assert line in script.splitlines(), line
+
+
+def test_what_the_interchange_complains_of_goes_to_a_file(tmp_path: Path) -> None:
+    (executor,) = parsl_config(machine_from_name("local"), tmp_path, None).executors
+    assert isinstance(executor, HighThroughputExecutor)
+    command = list(executor.interchange_launch_cmd)
+    program = command.index(sys.executable)
+    assert command[-1].endswith("interchange")
+    complaining = [*command[:program], sys.executable, "-c", "raise SystemExit('no space left')"]
+    done = subprocess.run(complaining, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (tmp_path / "interchange.err").read_text() == "no space left\n"
