@@ -51,6 +51,7 @@ def lowest_mode(
     *,
     max_products: int = 20,
     tolerance: float = 0.05,
+    besides: np.ndarray | None = None,
 ) -> Mode:
     """Return the direction of lowest curvature.
 
@@ -62,6 +63,9 @@ def lowest_mode(
         Most Hessian products; a good guess needs few.
     tolerance
         Stops at a residual below this share of the curvature, or of 1 eV/A^2 if that is more.
+    besides
+        (atoms, 3) of unit length that is kept out too: with the softest direction, this finds the
+        next one.
 
     Raises
     ------
@@ -69,6 +73,8 @@ def lowest_mode(
         Nothing can move, or forces are not finite.
     """
     rigid, movable = rigid_motions(atoms), ~fixed_mask(atoms)[:, None]
+    if besides is not None:
+        rigid = np.column_stack([rigid, besides.ravel()])
 
     def cleaned(vector: np.ndarray) -> np.ndarray:
         vector = (vector.reshape(-1, 3) * movable).ravel()

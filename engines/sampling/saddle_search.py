@@ -8,7 +8,8 @@ uphill along n and downhill otherwise (Henkelman, Jonsson, 10.1063/1.480097): wi
 energy curves down along n; where it does not yet, at full length along n and a little down the
 sides of the valley, so that the search does not leave it. n is found by Lanczos iterations
 (`lowest_mode.py`), from the last n, every few steps; only two where a search was told how to leave.
-A structure whose forces vanish where no direction curves down is a minimum, and is pushed along n.
+A structure whose forces vanish where no direction curves down is a minimum, and is pushed along n;
+where a second direction curves down, it is the top of a ridge, and is pushed along that one.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from tace_al.engines.sampling.sampler import Outcome, Thresholds, predicted_fram
 from tace_al.model.prediction import Prediction
 
 _PUSH = 0.1  # A
+_RIDGE = -0.02  # eV/A^2, curvature of a second direction that is not noise
 _SIDEWAYS = 0.02  # A^2/eV, step over force down the sides of a valley
 _FIRST_PRODUCTS, _LATER_PRODUCTS = 30, 6
 _LED_PRODUCTS = 2  # while the energy curves up along a direction that was asked for
@@ -235,18 +237,23 @@ class _Search:
         settings = self.settings
         mode = self._mode(direction, _LED_PRODUCTS if led else _FIRST_PRODUCTS)
         optimiser, step, reason = Fire(settings.largest_step), 0, ""
-        prediction = self._look(mode)
+        prediction, second = self._look(mode), None
         while isinstance(prediction, Prediction):
             forces = prediction.forces * self.movable
             largest = float(np.linalg.norm(forces, axis=1).max())
             if largest < settings.fmax:
                 mode = self._mode(mode.direction, _FIRST_PRODUCTS)
-                if mode.curvature < 0.0:
+                second = self._second_mode(mode)
+                if mode.curvature < 0.0 and second is None:
                     return self._result(mode, step, largest, reason="forces vanish", broken=False)
             if step >= settings.max_steps:
                 reason = f"{step} steps are used up"
                 return self._result(mode, step, largest, reason=reason, broken=False)
-            self._move(forces, largest, mode, optimiser)
+            if second is None:
+                self._move(forces, largest, mode, optimiser)
+            else:
+                self._shift(_PUSH * second.direction)
+                optimiser, second = Fire(settings.largest_step), None
             step += 1
             if step % settings.mode_every == 0 or mode.curvature > 0.0:
                 few = led and mode.curvature > 0.0
@@ -273,7 +280,26 @@ class _Search:
             sideways *= min(_SIDEWAYS, length / max(float(np.abs(sideways).max()), 1e-9))
             step = length * (1.0 if along >= 0.0 else -1.0) * mode.direction + sideways
             optimiser.velocity = None
+        self._shift(step)
+
+    def _shift(self, step: np.ndarray) -> None:
+        """Move the atoms."""
         self.atoms.set_positions(self.atoms.positions + step, apply_constraint=False)
+
+    def _second_mode(self, mode: Mode) -> Mode | None:
+        """Return the softest direction beside one that curves down, if that curves down too."""
+        num_free = 3 * int(self.movable.sum()) - rigid_motions(self.atoms).shape[1]
+        if mode.curvature >= 0.0 or num_free < 2:
+            return None
+        second = lowest_mode(
+            self.potential,
+            self.atoms,
+            _random_direction(self.atoms, None, self.settings.seed),
+            max_products=_FIRST_PRODUCTS,
+            besides=mode.direction,
+        )
+        self.products += second.num_products
+        return second if second.curvature < _RIDGE else None
 
     def _mode(self, guess: np.ndarray, max_products: int) -> Mode:
         """Return the softest direction here."""

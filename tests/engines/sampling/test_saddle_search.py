@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -10,10 +12,11 @@ from tace_al.engines.labelling.catalogue import labeller_from_name
 from tace_al.engines.sampling.catalogue import sampler_from_name
 from tace_al.engines.sampling.labeller_potential import LabellerPotential
 from tace_al.engines.sampling.lowest_mode import lowest_mode, rigid_motions
-from tace_al.engines.sampling.potential import CalculatorPotential
+from tace_al.engines.sampling.potential import CalculatorPotential, Potential
 from tace_al.engines.sampling.relax import relax
 from tace_al.engines.sampling.saddle_search import SearchSettings, search_saddle, slide_down
 from tace_al.engines.sampling.sampler import Thresholds
+from tace_al.model.prediction import Prediction
 
 
 def adatom() -> Atoms:
@@ -113,3 +116,31 @@ def test_searches_as_a_sampler() -> None:
     assert chunk.outcome == "known" and len(chunk.known) >= 3
     assert chunk.observables["rise_ev"] > 0.2
     assert chunk.known[-1].info["curvature"] < chunk.known[0].info["curvature"]
+
+
+class EggBox(Potential):
+    """-cos x - cos y + z^2 / 2 for the last atom: saddles of 2 eV, tops of 4 eV in between."""
+
+    def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
+        return [self._predict(atoms) for atoms in frames]
+
+    def _predict(self, atoms: Atoms) -> Prediction:
+        x, y, z = atoms.positions[-1]
+        forces = np.zeros((len(atoms), 3))
+        forces[-1] = -np.sin(x), -np.sin(y), -z
+        energy = -np.cos(x) - np.cos(y) + 0.5 * z**2
+        return Prediction(member_energies=np.array([energy]), member_forces=forces[None])
+
+
+def test_a_search_along_a_symmetry_does_not_end_on_a_top() -> None:
+    """Straight up the diagonal the forces vanish where two directions curve down."""
+    atoms = Atoms("ArAr", positions=[[0.0, 0.0, 6.0], [0.2, 0.2, 0.0]])
+    atoms.set_constraint(FixAtoms(indices=[0]))
+    found = search_saddle(
+        EggBox(),
+        atoms,
+        direction=np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]),
+        settings=SearchSettings(max_separation=20.0),
+    )
+    assert found.converged
+    assert found.saddle.info["energy"] == pytest.approx(0.0, abs=1e-3)
