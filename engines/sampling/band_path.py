@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
+from scipy.optimize import linear_sum_assignment
 
 from tace_al.core.errors import StructureError
 from tace_al.data.frames import fixed_mask
@@ -23,6 +24,7 @@ from tace_al.engines.sampling.band_forces import band_forces
 _IDPP_STEPS = 200
 _IDPP_FORCE = 0.02  # 1/A^3, on S
 _LARGEST_STEP = 0.1  # A
+_ALIKE = 1.0  # A^2, sum of squared displacements within which orders are not told apart
 
 
 def is_free_molecule(atoms: Atoms) -> bool:
@@ -65,6 +67,33 @@ def aligned(positions: np.ndarray, target: np.ndarray) -> np.ndarray:
     handed = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
     result: np.ndarray = (positions - centre) @ (left @ handed @ right) + target_centre
     return result
+
+
+def nearest_order(initial: Atoms, last: np.ndarray) -> np.ndarray:
+    """Return (atoms,) which atom of the final state, of the same element, each would go to nearest.
+
+    The order with the least sum of squared displacements (10.1007/BF02278710), the given one
+    unless another takes the atoms less than half as far.
+
+    Parameters
+    ----------
+    last
+        (atoms, 3) as `comparable_ends` returns them.
+    """
+    given = np.arange(len(initial))
+    order, least, far = given.copy(), 0.0, 0.0
+    for number in np.unique(initial.numbers):
+        own = np.flatnonzero(initial.numbers == number)
+        ways = last[own][None] - initial.positions[own][:, None]  # (own, own, 3)
+        if initial.pbc.any():
+            nearest, _ = find_mic(ways.reshape(-1, 3), initial.cell, initial.pbc)
+            ways = nearest.reshape(ways.shape)
+        squares = (ways**2).sum(axis=2)
+        rows, columns = linear_sum_assignment(squares)
+        order[own[rows]] = own[columns]
+        least += float(squares[rows, columns].sum())
+        far += float(np.trace(squares))
+    return order if far > 4.0 * least + _ALIKE else given
 
 
 def unwrapped(atoms: Atoms, reference: np.ndarray) -> np.ndarray:

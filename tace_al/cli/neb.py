@@ -4,9 +4,10 @@ The state of an unfinished band is `band.npz`: both relaxed ends and the images 
 same command goes on from there; end states are relaxed once.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tace_al.cli.potential_options import ChosenPotential
     from tace_al.engines.sampling.neb import BandResult, BandSettings
 
+logger = logging.getLogger(__name__)
+
 STATE, SAVE_SECONDS = "band.npz", 5.0
 ENDS_FMAX = 0.01
 """eV/A, to which end states are relaxed, or `--fmax` where that is less."""
@@ -45,6 +48,12 @@ MaxForce = Annotated[
     float, typer.Option("--fmax", min=1e-6, help="eV/Å, on the climbing image at convergence.")
 ]
 MaxSteps = Annotated[int, typer.Option("--max-steps", min=1, help="Steps of the whole band.")]
+Rattle = Annotated[
+    float, typer.Option("--rattle", min=0.0, help="Å; takes a symmetric first path off a ridge.")
+]
+Match = Annotated[
+    bool, typer.Option("--match", help="Reorder FINAL: each atom to the nearest of its element.")
+]
 Climb = Annotated[bool, typer.Option("--climb/--no-climb", help="Climb to the saddle point.")]
 
 
@@ -57,6 +66,8 @@ def neb(
     fmax: MaxForce = 0.02,
     max_steps: MaxSteps = 1000,
     climb: Climb = True,
+    rattle: Rattle = 0.0,
+    match: Match = False,
     calculator: CalculatorName = None,
     option: CalculatorOptions = None,
     device: Device = "cpu",
@@ -76,16 +87,52 @@ def neb(
     from tace_al.cli.calculation_files import prepare_folder, read_structure
     from tace_al.engines.sampling.neb import BandSettings
 
-    settings = BandSettings(num_images=images, fmax=fmax, max_steps=max_steps, climb=climb)
-    ends = (
+    settings = BandSettings(
+        num_images=images, fmax=fmax, max_steps=max_steps, climb=climb, rattle=rattle
+    )
+    ends = matched(
         read_structure(initial, charge=charge, multiplicity=multiplicity),
         read_structure(final, charge=charge, multiplicity=multiplicity),
+        reorder=match,
     )
     chosen = choose_potential(
         models, calculator, options=option, device=device, dtype=dtype, head=head
     )
-    inputs = {"initial": initial, "final": final, "relax": relax, **asdict(settings)}
+    inputs = {"initial": initial, "final": final, "relax": relax, "match": match}
+    inputs |= asdict(settings)
     _carry_out(chosen, ends, settings, relaxing=relax, folder=prepare_folder(out), inputs=inputs)
+
+
+def matched(initial: "Atoms", final: "Atoms", *, reorder: bool) -> "tuple[Atoms, Atoms]":
+    """Return both ends, the final one in a nearer order if asked for; else say if there is one."""
+    import numpy as np
+
+    from tace_al.engines.sampling.band_path import comparable_ends, nearest_order
+
+    if not reorder:
+        order = nearest_order(initial, comparable_ends(initial, final))
+        others = np.flatnonzero(order != np.arange(len(order))).tolist()
+        if others:
+            logger.warning(
+                "atoms %s of the final state are nearer to places of others of their element than "
+                "to their own; give --match to reorder them, unless they are meant to change "
+                "places",
+                ", ".join(map(str, others)),
+            )
+        return initial, final
+    free, told = initial.copy(), final.copy()
+    free.set_constraint()  # held atoms may be ordered differently too
+    told.set_constraint()
+    if len(free) == len(told) and (np.sort(free.numbers) == np.sort(told.numbers)).all():
+        order = np.empty(len(told), dtype=int)
+        order[np.argsort(free.numbers, kind="stable")] = np.argsort(told.numbers, kind="stable")
+        for _ in range(10):  # a molecule turns better with its atoms in a better order
+            step = nearest_order(free, comparable_ends(free, told[order]))
+            order = order[step]
+            if (step == np.arange(len(step))).all():
+                break
+        final = final[order]
+    return initial, final
 
 
 def _carry_out(
@@ -113,7 +160,7 @@ def _carry_out(
         chosen.potential,
         path[0],
         path[-1],
-        settings=settings,
+        settings=replace(settings, rattle=0.0) if resumed else settings,
         path=path if resumed else None,
         watch=_keeper(folder / STATE, key),
     )
@@ -211,7 +258,12 @@ def _state_key(
     from tace_al.cli.calculation_files import plain, run_settings, start_key
     from tace_al.core.hashing import content_hash
 
-    own = {"final": start_key(ends[1]), "relaxing": relaxing, "images": settings.num_images}
+    own = {
+        "final": start_key(ends[1]),
+        "relaxing": relaxing,
+        "images": settings.num_images,
+        "rattle": settings.rattle,
+    }
     return content_hash(plain(run_settings(own, ends[0], chosen.description)))
 
 

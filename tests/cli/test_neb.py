@@ -11,7 +11,10 @@ from ase.build import add_adsorbate, fcc100, molecule
 from ase.constraints import FixAtoms
 from ase.io import write
 
+from tace_al.cli.neb import matched
 from tace_al.data.extxyz import read_structures
+from tace_al.data.frames import fixed_mask
+from tace_al.engines.sampling.band_path import comparable_ends
 
 
 def written_hop(folder: Path, metal: str, adsorbate: str, height: float) -> tuple[Path, Path]:
@@ -88,3 +91,37 @@ def test_end_states_that_do_not_belong_together(
         *["--out", tmp_path / "neb"],
     )
     assert outcome.code == 2 and "same order" in outcome.err
+
+
+def permuted(atoms: Atoms, seed: int) -> Atoms:
+    return atoms[np.random.default_rng(seed).permutation(len(atoms))]
+
+
+def test_a_final_state_in_another_order_is_noticed_and_put_right() -> None:
+    """A slab with held atoms, and a molecule that is turned as well."""
+    slab = fcc100("Al", (2, 2, 3), vacuum=6.0)
+    add_adsorbate(slab, "Au", 1.7, "hollow")
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+    hopped = slab.copy()
+    hopped.positions[-1, 0] += 0.5 * slab.cell[0, 0]
+    turned = molecule("CH3OH")
+    turned.rotate(20, (1, 2, 3))
+    for initial, final in ((slab, hopped), (molecule("CH3OH"), turned)):
+        _, found = matched(initial, permuted(final, seed=4), reorder=True)
+        assert (found.numbers == initial.numbers).all()
+        assert (fixed_mask(found) == fixed_mask(initial)).all()
+        np.testing.assert_allclose(
+            comparable_ends(initial, found), comparable_ends(initial, final), atol=1e-9
+        )
+
+
+def test_atoms_that_changed_places_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    slab = fcc100("Al", (2, 2, 3), vacuum=6.0)
+    swapped = slab[[0, 1, 2, 3, 4, 5, 6, 7, 11, 9, 10, 8]]
+    assert matched(slab, swapped, reorder=False)[1] is swapped
+    assert "atoms 8, 11" in caplog.text and "--match" in caplog.text
+    caplog.clear()
+    rattled = slab.copy()
+    rattled.rattle(0.3, seed=1)
+    assert matched(slab, rattled, reorder=False)[1] is rattled
+    assert not caplog.text
