@@ -28,6 +28,9 @@ Surface = Annotated[
 Projectile = Annotated[
     str, typer.Option("--projectile", metavar="NAME", help="Pt, Au, ..., or N2, CO, ...")
 ]
+Number = Annotated[
+    int, typer.Option("--number", min=1, help="Trajectories; given again with more, goes on.")
+]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Trajectories at once.")]
 StickTime = Annotated[float, typer.Option("--stick-fs", help="Stuck after so long in contact, fs.")]
 Azimuth = Annotated[
@@ -42,7 +45,7 @@ def beam(
     energy_ev: Annotated[float, typer.Option("--energy-ev", help="Kinetic energy, eV.")] = 0.5,
     angle: Annotated[float, typer.Option("--angle", help="From the normal, degrees.")] = 0.0,
     azimuth: Azimuth = None,
-    number: Annotated[int, typer.Option("--number", min=1, help="Trajectories.")] = 32,
+    number: Number = 32,
     temperature: Annotated[float, typer.Option("--temperature", help="Of the slab, K.")] = 300.0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="At most, each.")] = 2000,
     timestep: Timestep = 2.0,
@@ -108,8 +111,12 @@ def shoot(
     """Run a beam in a folder, or go on with it, and write what came of it."""
     from rich.console import Console
 
-    from tace_al.cli.calculation_files import prepare_folder, read_structure, write_summary
-    from tace_al.data.frames import structure_key
+    from tace_al.cli.calculation_files import (
+        prepare_folder,
+        read_structure,
+        run_settings,
+        write_summary,
+    )
     from tace_al.engines.sampling.beam import sticking
     from tace_al.engines.sampling.beam_run import Keeping, run_beam
     from tace_al.engines.sampling.sampler import Thresholds
@@ -117,8 +124,9 @@ def shoot(
 
     atoms = read_structure(surface)
     folder = prepare_folder(out)
-    inputs = {**asdict(settings), **asdict(plan), "potential": chosen.description}
-    state = BatchState(folder, {**inputs, "surface": structure_key(atoms)})
+    inputs = {**asdict(settings), **asdict(plan)}
+    told = {name: value for name, value in inputs.items() if name != "number"}
+    state = BatchState(folder, run_settings(told, atoms, chosen.description), plan)
     limits = None
     if plan.stop_above is not None:
         limits = Thresholds(low=0.0, high=plan.stop_above, scale=chosen.force_scale)
@@ -135,10 +143,11 @@ def shoot(
     state.gather(batches)
     impacts = state.impacts
     found = sticking(impacts)
-    told = [_plain(impact) for impact in impacts]
-    beam_figure(told, folder / FIGURE, title=_title(settings))
-    results = {**found, "trajectories": told}
-    write_summary(folder / SUMMARY, inputs={**inputs, "surface": surface}, results=results)
+    trajectories = [_plain(impact) for impact in impacts]
+    beam_figure(trajectories, folder / FIGURE, title=_title(settings))
+    results = {**found, "trajectories": trajectories}
+    inputs |= {"surface": surface, "potential": chosen.description}
+    write_summary(folder / SUMMARY, inputs=inputs, results=results)
     if "sticking_probability" not in found:
         reasons = sorted({impact.reason for impact in impacts})
         raise SamplerError(
@@ -157,10 +166,12 @@ class BatchState:
     folder
         Of the results.
     told
-        What was asked for; a folder of anything else is refused.
+        What was asked for but the number of trajectories; a folder of anything else is refused.
+    plan
+        With more trajectories than before, a last batch that was not full is done again.
     """
 
-    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, told: dict[str, Any], plan: BeamPlan) -> None:
         from tace_al.cli.calculation_files import plain
 
         self.folder, self.told = folder, plain(told)
@@ -169,15 +180,17 @@ class BatchState:
         path = folder / STATE
         if not path.exists():
             return
-        content = json.loads(path.read_text())
+        content = _read_state(path)
         if content["told"] != self.told:
             raise DataError(
                 f"{folder} holds a beam with other settings; choose another folder with --out, or "
                 "run with the settings it began with"
             )
-        self.num_batches = content["num_batches"]
-        for index in range(self.num_batches):
-            self.impacts += _read_batch(folder / _batch_name(index), content["impacts"][index])
+        for index, kept in enumerate(content["impacts"]):
+            if len(kept) < min(plan.batch, plan.number - index * plan.batch):
+                break
+            self.impacts += _read_batch(folder / _batch_name(index), kept)
+            self.num_batches += 1
 
     def gather(self, batches: "Iterator[list[Impact]]") -> None:
         """Keep every batch as it comes."""
@@ -186,15 +199,32 @@ class BatchState:
 
         kept: list[list[dict[str, Any]]] = []
         if self.num_batches:
-            kept = json.loads((self.folder / STATE).read_text())["impacts"]
+            kept = _read_state(self.folder / STATE)["impacts"][: self.num_batches]
         for impacts in batches:
             frames = _marked(impacts, first=len(self.impacts))
             write_structures(self.folder / _batch_name(self.num_batches), frames)
             kept.append([_plain(impact) for impact in impacts])
             self.impacts += impacts
             self.num_batches += 1
-            content = {"told": self.told, "num_batches": self.num_batches, "impacts": kept}
+            content = {"told": self.told, "impacts": kept}
             write_bytes(self.folder / STATE, json.dumps(content).encode())
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return what a run has kept.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        return {name: content[name] for name in ("told", "impacts")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no state of a beam ({error}); remove it to begin anew"
+        ) from error
 
 
 def _batch_name(index: int) -> str:

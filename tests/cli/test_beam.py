@@ -3,8 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase import Atoms
 from ase.build import fcc111
 from ase.io import read, write
+
+from tace_al.cli.beam import STATE, BatchState, BeamPlan
+from tace_al.core.errors import DataError
 
 
 @pytest.fixture
@@ -60,3 +64,29 @@ def test_wrong_beams(tace_al: Any, surface: Path, tmp_path: Path, changes: Any, 
     calculator = [] if "--calculator" in changes else ["--calculator", "emt"]
     result = tace_al("beam", surface, *calculator, "--out", tmp_path / "beam", *changes)
     assert result.code == 2 and words in result.err
+
+
+def kept(number: int) -> list[dict[str, Any]]:
+    one = {"verdict": "stuck", "reason": "", "time_fs": 1.0, "energy_ev": 0.1}
+    return [{**one, "conserved_drift_ev": 0.0, "max_force_error_bar_ev_per_a": 0.0}] * number
+
+
+@pytest.mark.parametrize(
+    ("number", "batches"), [(10, [4, 4, 2]), (12, [4, 4]), (40, [4, 4]), (3, [4, 4, 2])]
+)
+def test_more_trajectories_keep_full_batches(
+    tmp_path: Path, number: int, batches: list[int]
+) -> None:
+    done, first = [4, 4, 2], 0
+    for index, count in enumerate(done):
+        frames = [Atoms("Pt", info={"trajectory": first + i}) for i in range(count)]
+        write(tmp_path / f"batch_{index:03d}.xyz", frames)
+        first += count
+    state = {"told": {"energy": 5}, "impacts": [kept(count) for count in done]}
+    (tmp_path / STATE).write_text(json.dumps(state))
+    plan = BeamPlan(number=number, batch=4, seed=0, record_every=1, stop_above=None)
+    found = BatchState(tmp_path, {"energy": 5}, plan)
+    assert found.num_batches == len(batches) and len(found.impacts) == sum(batches)
+    (tmp_path / STATE).write_text("{")
+    with pytest.raises(DataError, match="begin anew"):
+        BatchState(tmp_path, {"energy": 5}, plan)
