@@ -72,13 +72,12 @@ def lowest_mode(
     SamplerError
         Nothing can move, or forces are not finite.
     """
-    rigid, movable = rigid_motions(atoms), ~fixed_mask(atoms)[:, None]
+    movable, idle = ~fixed_mask(atoms)[:, None], rigid_motions(atoms)
     if besides is not None:
-        rigid = np.column_stack([rigid, besides.ravel()])
+        idle = np.column_stack([idle, besides.ravel()])
 
     def cleaned(vector: np.ndarray) -> np.ndarray:
-        vector = (vector.reshape(-1, 3) * movable).ravel()
-        return vector - rigid @ (rigid.T @ vector)
+        return _without((vector.reshape(-1, 3) * movable).ravel(), idle)
 
     first = cleaned(np.asarray(guess, dtype=float).ravel())
     if np.linalg.norm(first) < 1e-8:
@@ -86,20 +85,15 @@ def lowest_mode(
             "no atom of the first direction can move; free some atoms, or give another direction"
         )
     basis, images = [first / np.linalg.norm(first)], []
-    num_free = max(1, 3 * int(movable.sum()) - rigid.shape[1])
+    num_free = max(1, 3 * int(movable.sum()) - idle.shape[1])
     while True:
         images.append(cleaned(_product(potential, atoms, basis[-1])))
         vectors, products = np.stack(basis, axis=1), np.stack(images, axis=1)
-        small = vectors.T @ products
-        values, mixtures = np.linalg.eigh(0.5 * (small + small.T))
-        mode, curvature = vectors @ mixtures[:, 0], float(values[0])
-        residual = float(np.linalg.norm(products @ mixtures[:, 0] - curvature * mode))
+        mode, curvature, residual = _lowest_pair(vectors, products)
         good = residual < tolerance * max(1.0, abs(curvature))
         if good or len(basis) >= min(max_products, num_free):
             break
-        following = cleaned(images[-1])
-        following -= vectors @ (vectors.T @ following)
-        following -= vectors @ (vectors.T @ following)  # once more, for what rounding left
+        following = _without(_without(images[-1], vectors), vectors)  # again, for rounding
         length = np.linalg.norm(following)
         if length < 1e-6:
             break
@@ -110,6 +104,20 @@ def lowest_mode(
         residual=residual,
         num_products=len(basis),
     )
+
+
+def _lowest_pair(vectors: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return the lowest eigenpair of H within some columns and its residual, from their H n."""
+    small = vectors.T @ products
+    values, mixtures = np.linalg.eigh(0.5 * (small + small.T))
+    mode, curvature = vectors @ mixtures[:, 0], float(values[0])
+    return mode, curvature, float(np.linalg.norm(products @ mixtures[:, 0] - curvature * mode))
+
+
+def _without(vector: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return what is left of a vector outside some orthonormal directions, its columns."""
+    left: np.ndarray = vector - directions @ (directions.T @ vector)
+    return left
 
 
 def rigid_motions(atoms: Atoms) -> np.ndarray:
