@@ -253,7 +253,7 @@ def _show(folder: Path, summary: dict[str, Any]) -> None:
     thermo = summary["thermochemistry"]
     kelvin = thermo["temperature_k"]
     lines = [
-        f"{summary['stationary_point']}, {summary['num_imaginary']} imaginary modes",
+        f"{summary['stationary_point']}, imaginary modes: {summary['num_imaginary']}",
         f"frequencies {shown} 1/cm",
         f"zero-point energy {summary['zero_point_energy_ev']:.4f}{bar} eV",
         f"harmonic free energy {thermo['harmonic']['free_energy_ev']:.4f} eV at {kelvin:g} K",

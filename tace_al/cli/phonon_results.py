@@ -159,7 +159,7 @@ def _write_figures(
     from tace_al.data.extxyz import write_structures
     from tace_al.report.phonon_figures import band_figure, thermal_figure
 
-    write_structures(folder / "unit_cell.xyz", [unit_cell])
+    write_structures(folder / "unit_cell.xyz", [unit_cell], exact=True)
     unfinished = folder / ".phonopy.yaml"
     lattice.save(unfinished, settings={"force_constants": True, "force_sets": False})
     write_bytes(folder / "phonopy.yaml", unfinished.read_bytes())
@@ -289,11 +289,13 @@ def _show(folder: Path, result: "Phonons", lattice: "Phonopy", constants: "Force
     matrix = lattice.supercell_matrix
     size = " x ".join(str(int(matrix[i, i])) for i in range(3))
     lines = [
-        f"{constants.num_structures} structures of {len(lattice.supercell)} atoms ({size}), "
+        f"{constants.num_structures} supercells of {len(lattice.supercell)} atoms ({size}), "
         f"{lattice.symmetry.get_international_table()}",
         f"highest frequency {float(result.mesh_max.value):.4f}{spread} THz on the mesh "
         + " x ".join(map(str, result.mesh)),
-        "Γ point " + " ".join(f"{value:.4f}" for value in result.gamma.value) + " THz",
+        "Γ point "
+        + " ".join(f"{value:.4f}" for value in result.gamma.value.round(4) + 0.0)
+        + " THz",
     ]
     if several:
         lines.append(

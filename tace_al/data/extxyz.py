@@ -224,12 +224,13 @@ def is_isolated_atom(atoms: Atoms) -> bool:
     return len(atoms) == 1 and (declared or not atoms.pbc.any())
 
 
-def write_structures(path: Path | str, frames: Sequence[Atoms]) -> None:
+def write_structures(path: Path | str, frames: Sequence[Atoms], *, exact: bool = False) -> None:
     """Write frames as extended XYZ, whole or not at all, compressed if the name ends so.
 
-    Positions and per-atom values keep 8 decimals, so structure keys survive. Entries of `info` that
-    are None or empty text are left out: the format has no way to say them. Text that looks like a
-    number (a key such as "12e45") stays text.
+    Positions and per-atom values keep 8 decimals, so structure keys survive; `exact` positions keep
+    all of theirs, for what is differentiated again. Entries of `info` that are None or empty text
+    are left out: the format has no way to say them. Text that looks like a number (a key such as
+    "12e45") stays text.
     """
     path = Path(path)
     if not frames:
@@ -246,8 +247,21 @@ def write_structures(path: Path | str, frames: Sequence[Atoms]) -> None:
         copies.append(copy)
     text = io.StringIO()
     ase.io.write(text, copies, format="extxyz")
+    written = _exact(text.getvalue(), frames) if exact else text.getvalue()
     compress = _COMPRESSORS.get(path.suffix, bytes)
-    write_bytes(path, compress(text.getvalue().encode()))
+    write_bytes(path, compress(written.encode()))
+
+
+def _exact(text: str, frames: Sequence[Atoms]) -> str:
+    """Return extended XYZ with all digits of the positions, which ASE writes after the symbol."""
+    lines = iter(text.splitlines())
+    written = []
+    for atoms in frames:
+        written += [next(lines), next(lines)]
+        for position in atoms.positions:
+            symbol, _, _, _, *rest = next(lines).split()
+            written.append(" ".join([symbol, *(repr(float(x)) for x in position), *rest]))
+    return "\n".join(written) + "\n"
 
 
 def _kept_text(value: Any) -> Any:

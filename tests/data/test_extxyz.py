@@ -316,3 +316,14 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
     (again,) = read_structures(tmp_path / "a.xyz")
     assert {name: again.info[name] for name in keys} == keys
     assert (again.info["number"], again.info["ratio"]) == (3, 0.5)
+
+
+def test_exact_positions_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    frames = [bulk("Cu", "hcp", a=2.55, c=4.16) * (2, 1, 1), molecule("H2O")]
+    for atoms in frames:
+        atoms.rattle(0.1, seed=1)
+        atoms.set_constraint(FixAtoms([1]))
+    write_structures(tmp_path / "exact.xyz", frames, exact=True)
+    for atoms, found in zip(frames, read_structures(tmp_path / "exact.xyz", ":"), strict=True):
+        np.testing.assert_array_equal(found.positions, atoms.positions)
+        assert found.constraints[0].index.tolist() == [1]
