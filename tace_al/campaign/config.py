@@ -63,11 +63,15 @@ class Reaction(Part):
 
 
 class LabellerChoice(Part):
-    """Which labeller, with its options, and the largest force (eV/Angstrom) a label may have."""
+    """Which labeller, with its options, the largest force (eV/Angstrom) and time of a label.
+
+    A label that takes longer than `max_seconds` is tried once more and then a failed one.
+    """
 
     name: str = "gfn2"
     options: dict[str, PlainValue] = Field(default_factory=dict)
     force_ceiling: float = Field(default=50.0, gt=0)
+    max_seconds: float = Field(default=7200.0, gt=0)
 
 
 class ExpensiveLabels(Part):
@@ -378,6 +382,8 @@ class Campaign(Part):
             if not getattr(self, name):
                 left_out.add(name)
         content = self.model_dump(mode="json", exclude=left_out)
+        for choice in (content["labeller"], *content.get("fidelities", ())):
+            del choice["max_seconds"]  # how long, not what
         return content_hash(content)
 
     @property

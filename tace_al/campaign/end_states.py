@@ -87,7 +87,8 @@ class EndStates:
             }
             if again:  # at a user's word; it makes another request than the one that failed
                 payload = with_retries(payload, again, self.workplace.target.name)
-            request = self.workplace.submit(task, payload)
+            limit = self.workplace.target.choice.max_seconds * (state.max_steps + 1)
+            request = self.workplace.submit(task, payload, timeout_s=limit)
             # channels may share a state: one relaxation then serves them all
             self._waiting.setdefault(request.key, []).append(state)
             self._requests[request.key] = request

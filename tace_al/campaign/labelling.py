@@ -257,7 +257,8 @@ class Labelling:
         again = retries(self.workplace.store, keys)
         if again:  # at a user's word; it makes another request than the one that failed
             payload["retries"] = again
-        request = self.workplace.submit("label", payload)
+        limit = level.choice.max_seconds * len(keys)
+        request = self.workplace.submit("label", payload, timeout_s=limit)
         self._batches[request.key] = (level, keys)
 
     def _deserves_more_time(self, key: str, envelope: Envelope) -> bool:

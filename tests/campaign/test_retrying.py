@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tace_al.core.errors import LabellerError
+from tace_al.core.errors import LabellerError, TaceError
 from tace_al.data.frames import structure_key
 from tace_al.store.store import Store
 from tace_al.workflows.reactions import ammonia_inversion
@@ -70,3 +70,15 @@ def test_a_start_state_that_failed_is_relaxed_again(
     run(campaign, tmp_path)
     with Store.open(tmp_path, create=False) as store:
         assert {row["structure"] for row in rows} <= {one.structure for one in store.labels()}
+
+
+def test_a_label_that_takes_too_long_is_given_up(
+    run: Any, tmp_path: Path, tiny_campaign: Any
+) -> None:
+    """A calculator that hangs holds up no campaign; its limit is no part of what is computed."""
+    slow = {"name": "fake", "options": {"delay_s": 2.0}, "max_seconds": 0.2}
+    campaign = tiny_campaign(labeller=slow, exploration={"relax_steps": 0})
+    with pytest.raises(TaceError, match="ran longer than its limit"):
+        run(campaign, tmp_path)
+    patient = tiny_campaign(labeller={**slow, "max_seconds": 60}, exploration={"relax_steps": 0})
+    assert patient.content_key == campaign.content_key
