@@ -198,7 +198,7 @@ def free_energy_results(bias: "HillBias", hills: "Hills", folder: Path) -> dict[
     from tace_al.engines.sampling.metadynamics import free_energy_with_error
     from tace_al.report.free_energy_figures import profile_figure, surface_figure
 
-    names = [variable.name for variable in bias.variables]
+    names = [variable.name.replace(",", "-") for variable in bias.variables]  # one column each
     labels = [variable.label for variable in bias.variables]
     _write_table(folder / "hills.csv", [*names, "height_ev"], [*bias.centres.T, bias.heights])
     axes = grids(bias)

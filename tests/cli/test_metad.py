@@ -54,6 +54,9 @@ def test_two_variables_and_refusals(tace_al: Callable[..., Any], tmp_path: Path)
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert len(read(out / "metad.json")["lowest"]) == 2
+    header, first, *_ = (out / "free_energy.csv").read_text().splitlines()
+    assert header.split(",")[:2] == ["distance:0-1", "coordination:O-H-1.2"]
+    assert len(first.split(",")) == len(header.split(",")), "one name a column"
     assert (out / "metad.png").exists()
     nothing = tace_al(*arguments)
     assert nothing.code == 2 and "needs a collective variable" in nothing.err
