@@ -56,7 +56,7 @@ SAMPLERS: dict[str, SamplerKind] = {
     "saddle": SamplerKind(factory="tace_al.engines.sampling.saddle_sampler:SaddleSampler"),
     "pimd": SamplerKind(factory="tace_al.engines.sampling.pimd:PimdSampler", stress=True, skin=0.5),
     "beam": SamplerKind(factory="tace_al.engines.sampling.beam_sampler:BeamSampler", skin=0.5),
-    "strained": SamplerKind(factory="tace_al.engines.sampling.strained:strained_sampler"),
+    "strained": SamplerKind(factory="tace_al.engines.sampling.strained:StrainedSampler"),
     "shear": SamplerKind(
         factory="tace_al.engines.sampling.shear_sampler:ShearSampler", stress=True, skin=0.5
     ),

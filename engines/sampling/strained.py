@@ -7,7 +7,7 @@ to `strain` and Gaussian displacements whose standard deviation is drawn up to `
 All frames of a chunk are predicted in one call.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import numpy as np
@@ -21,7 +21,7 @@ from tace_al.engines.sampling.sampler import Chunk, Outcome, Sampler, Thresholds
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class StrainedSampler(Sampler):
     """Random strains and displacements of a crystal, those the committee is unsure of flagged.
 
@@ -41,6 +41,7 @@ class StrainedSampler(Sampler):
 
     potential: Potential
     thresholds: Thresholds
+    _: KW_ONLY
     frames: int = 8
     strain: float = 0.02
     displacement: float = 0.1
@@ -87,26 +88,6 @@ class StrainedSampler(Sampler):
             final=bare_copy(atoms),
             max_uncertainty=largest,
         )
-
-
-def strained_sampler(
-    potential: Potential,
-    thresholds: Thresholds,
-    *,
-    frames: int = 8,
-    strain: float = 0.02,
-    displacement: float = 0.1,
-    seed: int = 0,
-) -> Sampler:
-    """Return a `StrainedSampler` as the catalogue makes samplers."""
-    return StrainedSampler(
-        potential=potential,
-        thresholds=thresholds,
-        frames=frames,
-        strain=strain,
-        displacement=displacement,
-        seed=seed,
-    )
 
 
 def strained_copies(
