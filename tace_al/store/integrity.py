@@ -20,6 +20,7 @@ from tace_al.core.hashing import content_hash
 from tace_al.core.labels import label_key
 from tace_al.data.frames import frames_from_bytes, structure_key
 from tace_al.store.blobs import unpack_arrays
+from tace_al.store.damage import Damage
 from tace_al.store.models import training_set_key, unpacked_keys
 from tace_al.store.raw_records import Contents, RawRecords
 from tace_al.store.records import (
@@ -35,6 +36,7 @@ from tace_al.store.store import Store
 from tace_al.store.table import now
 
 Problem = Literal[
+    "record",
     "campaign",
     "fidelity",
     "structure",
@@ -50,6 +52,7 @@ Problem = Literal[
     "orphan file",
 ]
 PROBLEMS: tuple[Problem, ...] = get_args(Problem)
+FORGET = "forget it"
 LEASE_SECONDS = 600.0
 """A lease whose owner has been silent for longer, while no campaign runs, is stuck."""
 
@@ -100,13 +103,27 @@ def check_records(
         "training sets": _training_sets,
         "models": _models,
     }
-    findings: list[Finding] = []
+    findings = list(_damaged(store))
     for name, check in checks.items():
         progress(name)
         findings.extend(check(raw, contents))
     if not running:
         findings.extend(_leases(store))
     return findings
+
+
+def _damaged(store: Store) -> Iterator[Finding]:
+    """Name the documents whose bytes changed on disk, under their own kind where that is known."""
+    for each in Damage(store.connection).documents():
+        kinds = {name.replace(" ", "_"): name for name in PROBLEMS}
+        known = each.key and not each.lost
+        text = "cannot be read any more" if each.lost else "has other bytes than were written"
+        yield Finding(
+            problem=kinds.get(each.collection, "record") if known else "record",
+            key=each.key or str(each.serial),
+            text=f"its document in {each.collection!r} {text}",
+            repair=FORGET if each.lost else "",
+        )
 
 
 def _campaign(raw: RawRecords, contents: Contents) -> Iterator[Finding]:

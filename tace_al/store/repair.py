@@ -6,6 +6,7 @@ from pathlib import Path
 from tace_al.core.errors import StoreError
 from tace_al.core.labels import Label
 from tace_al.store.blobs import blob_fields, pack_arrays
+from tace_al.store.damage import Damage
 from tace_al.store.integrity import Finding
 from tace_al.store.integrity_files import LabelReader, delete_orphans, label_file
 from tace_al.store.records import LabelRecord
@@ -24,8 +25,8 @@ def repair(
 ) -> list[Finding]:
     """Carry out the repairs that the findings name; return the findings that are dealt with.
 
-    Nothing is deleted but files that no record names, and nothing is overwritten but what is
-    damaged.
+    Nothing is deleted but files that no record names and documents that cannot be read any more;
+    nothing is overwritten but what is damaged.
     """
     done: list[Finding] = []
     orphans = False
@@ -34,6 +35,8 @@ def repair(
             continue
         if finding.problem == "label":
             _record_again(store, finding.key, read_label)
+        elif finding.problem == "record":
+            Damage(store.connection).forget_lost()
         elif finding.problem == "label file":
             _write_file(store, finding.key, write_label)
         elif finding.problem == "unread label":

@@ -9,6 +9,7 @@ of processes. `status`, `report` and others may read at any time.
 
 import errno
 import json
+import logging
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ from tace_al.store.campaigns import Campaigns
 from tace_al.store.candidates import Candidates
 from tace_al.store.chunks import Chunks
 from tace_al.store.connection import PATIENCE_S, URI_VARIABLE, Connection, connect, masked
+from tace_al.store.damage import Damage
 from tace_al.store.labels import Labels
 from tace_al.store.lineage import Lineages
 from tace_al.store.models import Models
@@ -31,6 +33,7 @@ from tace_al.store.structures import Structures
 from tace_al.store.table import Table
 
 CAMPAIGN_FILE = "campaign.json"
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -161,6 +164,13 @@ class Store:
             store = cls(connection, identifier, directory)
             store.create_indexes()
             store._check_home(known["uri"])
+            if damaged := Damage(connection).documents():
+                _log.warning(
+                    "%s has damaged documents (%d); `tace-al db check %s` names them",
+                    connection.description,
+                    len(damaged),
+                    directory,
+                )
         except BaseException:
             connection.close()
             raise

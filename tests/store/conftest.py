@@ -230,3 +230,11 @@ def sound(store: Store) -> Store:
     """A small campaign with everything in order."""
     fill_with_files(store)
     return store
+
+
+@pytest.fixture
+def sound_file(db_folder: Path, no_server_uri: None) -> Iterator[Store]:
+    """The same in an embedded database of its own."""
+    with Store.open(db_folder.parent) as store:
+        fill_with_files(store)
+        yield store

@@ -11,6 +11,7 @@ from tace_al.store.embedded.command_errors import (
     CommandError,
 )
 from tace_al.store.embedded.cursors import Cursors
+from tace_al.store.embedded.journal import Journal
 from tace_al.store.embedded.wire import MAX_DOCUMENT_BYTES, MAX_MESSAGE_BYTES
 
 Command = Mapping[str, Any]
@@ -135,3 +136,11 @@ def list_databases(catalog: Catalog) -> Reply:
         for name, size in catalog.sizes().items()
     ]
     return {"databases": databases, "totalSize": sum(catalog.sizes().values())}
+
+
+def forget_lost(journal: Journal, command: Command) -> Reply:
+    """Answer `forgetLost`: delete the documents with these numbers that could not be read."""
+    lost = [each for each in command["forgetLost"] if journal.damaged.get(each, {}).get("lost")]
+    for serial in lost:
+        journal.remove(serial)
+    return {"n": len(lost)}

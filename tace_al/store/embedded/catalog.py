@@ -1,11 +1,17 @@
 """All collections of a server, as its journal has them."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, final
+
+import bson
 
 from tace_al.store.embedded.command_errors import BAD_VALUE, CommandError
 from tace_al.store.embedded.journal import Journal
 from tace_al.store.embedded.memory_collection import MemoryCollection, new_serials
+from tace_al.store.embedded.wire import CODEC
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -31,10 +37,27 @@ class Catalog:
         for namespace in self.journal.collections():
             self._add(namespace)
         # Indexes first: each document is then decoded once for all of them.
-        for namespace, definition in self.journal.indexes():
-            self._collections[namespace].create_index(definition, write=False)
-        for serial, namespace, content in self.journal.documents():
-            self._collections[namespace].load(serial, content)
+        for namespace, content in self.journal.indexes():
+            try:
+                definition = bson.decode(content, codec_options=CODEC)
+                self._collections[namespace].create_index(definition, write=False)
+            except Exception:  # damaged bytes fail in as many ways as there are
+                # Whoever opens the database makes its indexes again.
+                _log.exception("an index of %s is lost", namespace)
+        self.journal.damaged.clear()
+        for serial, namespace, content, sound in self.journal.documents():
+            if sound and namespace not in self._collections:
+                self._add(namespace)  # its own row is damaged
+            try:
+                self._collections[namespace].load(serial, content)
+            except Exception as error:  # as above
+                if sound:
+                    raise
+                _log.error("document %d of %s is lost: %s", serial, namespace, error)
+                self._note_damage(serial, namespace, content, lost=True)
+            else:
+                if sound is False:
+                    self._note_damage(serial, namespace, content, lost=False)
 
     def collection(self, database: str, name: Any) -> MemoryCollection:
         """Return a collection; one that does not exist yet is empty and not remembered."""
@@ -72,6 +95,19 @@ class Catalog:
             database = namespace.partition(".")[0]
             sizes[database] = sizes.get(database, 0) + len(collection.documents)
         return sizes
+
+    def _note_damage(self, serial: int, namespace: str, content: bytes, *, lost: bool) -> None:
+        """Remember a document whose bytes are not those that were written."""
+        try:
+            body = bson.decode(content, codec_options=CODEC)
+        except Exception:  # as above
+            body = {}
+        self.journal.damaged[serial] = {
+            "serial": serial,
+            "collection": namespace.partition(".")[2],
+            "key": str(body.get("key") or ""),
+            "lost": lost,
+        }
 
     def _add(self, namespace: str) -> None:
         self._collections[namespace] = MemoryCollection(namespace, self.journal, self._serials)

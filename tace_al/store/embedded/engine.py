@@ -81,6 +81,8 @@ class Engine:
                 catalog, cursors, command
             ),
             "listdatabases": lambda command: admin_commands.list_databases(catalog),
+            "damaged": lambda command: {"documents": list(journal.damaged.values())},
+            "forgetlost": lambda command: admin_commands.forget_lost(journal, command),
         }
 
     def run(self, command: Command) -> Reply:

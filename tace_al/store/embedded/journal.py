@@ -6,6 +6,9 @@ after a write, and at once for a write concern with `j: true`, as MongoDB does. 
 so take the last moment, never part of a command, nor one command and not those before it: the
 log's checksums are chained. The file has one user, this server, and is locked by it.
 
+SQLite notices little of what happens to its file. Each document therefore has a CRC-32 of its own;
+one that does not fit is reported (`damaged`), and left out where it cannot be read at all.
+
 Source: https://www.sqlite.org/wal.html
 """
 
@@ -14,6 +17,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
+from zlib import crc32
 
 import bson
 
@@ -55,6 +59,12 @@ class Journal:
         for pragma in _PRAGMAS:
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         self._connection.executescript(_SCHEMA)
+        columns = self._connection.execute("PRAGMA table_info(documents)").fetchall()
+        if "checksum" not in [name for _, name, *_ in columns]:
+            # Files of earlier versions; their documents have none until they change.
+            self._connection.execute("ALTER TABLE documents ADD COLUMN checksum INTEGER")
+        self.damaged: dict[int, dict[str, Any]] = {}
+        """By number: collection, key, and whether it is lost, of documents that are not sound."""
 
     def limit_size(self, max_pages: int) -> None:
         """Refuse to grow beyond a number of 4096-byte pages, as on a full disk."""
@@ -63,14 +73,16 @@ class Journal:
     def put(self, serial: int, namespace: str, content: bytes) -> None:
         """Write a new or changed document as BSON (durable after `commit`)."""
         self._write(
-            "INSERT INTO documents VALUES (?, ?, ?) "
-            "ON CONFLICT (serial) DO UPDATE SET body = excluded.body",
-            (serial, namespace, content),
+            "INSERT INTO documents (serial, namespace, body, checksum) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (serial) DO UPDATE SET body = excluded.body, checksum = excluded.checksum",
+            (serial, namespace, content, _checksum(serial, namespace, content)),
         )
+        self.damaged.pop(serial, None)
 
     def remove(self, serial: int) -> None:
         """Delete a document."""
         self._write("DELETE FROM documents WHERE serial = ?", (serial,))
+        self.damaged.pop(serial, None)
 
     def put_index(self, namespace: str, spec: Mapping[str, Any]) -> None:
         """Write the definition of an index."""
@@ -121,22 +133,26 @@ class Journal:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def documents(self) -> Iterator[tuple[int, str, bytes]]:
-        """Give (serial, namespace, BSON) of every document in order of insertion."""
-        yield from self._connection.execute(
-            "SELECT serial, namespace, body FROM documents ORDER BY serial"
+    def documents(self) -> Iterator[tuple[int, str, bytes, bool | None]]:
+        """Give (serial, namespace, BSON, soundness) of every document in order of insertion.
+
+        Soundness is None where there is no checksum to tell.
+        """
+        rows = self._connection.execute(
+            "SELECT serial, namespace, body, checksum FROM documents ORDER BY serial"
         )
+        for serial, namespace, content, checksum in rows:
+            sound = checksum == _checksum(serial, namespace, content)
+            yield serial, namespace, content, None if checksum is None else sound
 
     def last_serial(self) -> int:
         """Return the number of the newest document, 0 without any."""
         (last,) = self._connection.execute("SELECT MAX(serial) FROM documents").fetchone()
         return int(last or 0)
 
-    def indexes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Give (namespace, specification) of every index in order of creation."""
-        rows = self._connection.execute("SELECT namespace, spec FROM indexes ORDER BY rowid")
-        for namespace, content in rows:
-            yield namespace, bson.decode(content, codec_options=CODEC)
+    def indexes(self) -> Iterator[tuple[str, bytes]]:
+        """Give (namespace, specification as BSON) of every index in order of creation."""
+        yield from self._connection.execute("SELECT namespace, spec FROM indexes ORDER BY rowid")
 
     def collections(self) -> list[str]:
         """Return the namespaces of all collections."""
@@ -153,3 +169,8 @@ class Journal:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(statement, values)
+
+
+def _checksum(serial: int, namespace: str, content: bytes) -> int:
+    """Return the CRC-32 of a document and of where it belongs."""
+    return crc32(content, crc32(f"{serial} {namespace}".encode()))

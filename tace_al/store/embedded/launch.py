@@ -59,6 +59,13 @@ def ensure_server(folder: Path, *, idle_seconds: float = IDLE_SECONDS) -> Path:
                 f"no room left for the embedded database in {folder}; free some space and run the "
                 "same command again, nothing was lost"
             )
+        if news.startswith("DatabaseError"):
+            raise DatabaseUnreachable(
+                f"the embedded database in {folder} cannot start: {news}; see "
+                f"{folder / 'server.log'}. Its file is damaged: bring a backup back with `tace-al "
+                f"db restore`, or move {folder} away and run the campaign's command again, which "
+                "finds the labels and models on disk"
+            )
         if news not in ("ready", "busy"):
             raise DatabaseUnreachable(
                 f"the embedded database in {folder} cannot start: {news}; see "
@@ -123,7 +130,7 @@ def _asked(path: Path, command: dict[str, Any]) -> bool:
 
 def _start(folder: Path, idle_seconds: float) -> str:
     """Start a server in the background; return "ready", "busy" or what went wrong."""
-    command = [sys.executable, "-m", "tace_al.store.embedded.server", str(folder)]
+    command = [sys.executable, "-P", "-m", "tace_al.store.embedded.server", str(folder)]
     try:
         finished = subprocess.run(
             [*command, "--idle-seconds", str(idle_seconds)],

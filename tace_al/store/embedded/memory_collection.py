@@ -85,7 +85,7 @@ class MemoryCollection:
             The `_id` differs, or a unique index already has the values.
         """
         content = _encoded(body)
-        if content == stored.content:
+        if content == stored.content and stored.serial not in self._journal.damaged:
             return False
         _check_names(body)
         if "_id" not in body or identity_key(body["_id"]) != stored.key:
