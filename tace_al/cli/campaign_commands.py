@@ -121,6 +121,14 @@ def lineage(
             help="First digits of the key of a model, structure or label, or a .tace file.",
         ),
     ],
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="With a structure: tell whether this file of tace-al train saw it. Repeat.",
+        ),
+    ] = None,
     database: Database = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
@@ -135,8 +143,14 @@ def lineage(
 
     path = Path(identifier)
     is_file = path.suffix == ".tace" or path.is_file()
+    if is_file and files:
+        raise DataError("--file goes with the key of a structure or label, not with another file")
     with open_campaign(directory, database) as store:
-        found = store.lineage_of_file(path) if is_file else store.lineage(identifier.lower())
+        found = (
+            store.lineage_of_file(path)
+            if is_file
+            else store.lineage(identifier.lower(), files=files or ())
+        )
     if as_json:
         typer.echo(lineage_json(found))
     else:

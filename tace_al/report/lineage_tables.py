@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,14 @@ from rich.table import Table
 from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from tace_al.store.lineage_nodes import FileNode, LabelNode, Lineage, ModelNode, StructureNode
+    from tace_al.store.lineage_nodes import (
+        FileNode,
+        LabelNode,
+        Lineage,
+        ModelNode,
+        SightNode,
+        StructureNode,
+    )
 
 SHORT = 12
 MOST_UNKNOWN = 5
@@ -30,6 +38,8 @@ def _parts(lineage: "Lineage") -> Iterator[RenderableType]:
         yield model_table(lineage.models, title="Models that saw it")
         if lineage.calibrated:
             yield model_table(lineage.calibrated, title="Models whose error bars were fitted to it")
+        if lineage.sights:
+            yield sight_table(lineage.sights)
         return
     if lineage.kind == "file":
         yield file_table(lineage.files[0])
@@ -100,10 +110,25 @@ def _made_from(file: "FileNode") -> str:
     if file.model is not None:
         return f"the campaign's model {file.model[:SHORT]}"
     told = file.metadata
+    if told.get("data"):
+        known = f", {len(file.labels)} labels known by key" if file.labels else ""
+        return f"trained on {told.get('num_training', '?')} structures of {told['data']}{known}"
     if told.get("campaign"):
         return f"campaign {told['campaign']}, generation {told.get('generation')}"
-    data = told.get("data", "unknown data")
-    return f"trained on {told.get('num_training', '?')} structures of {data}"
+    return "trained on unknown data"
+
+
+def sight_table(sights: "Sequence[SightNode]") -> Table:
+    """Return one row a checkpoint that was asked about."""
+    table = Table(title="Checkpoints", title_justify="left", header_style="bold")
+    for column in ("file", "digest", "saw it"):
+        table.add_column(column, overflow="fold")
+    for sight in sights:
+        through = sight.through
+        itself = through == Path(sight.file).name
+        saw = "no" if through is None else "itself" if itself else f"through {through}"
+        table.add_row(sight.file, sight.digest[:SHORT], saw)
+    return table
 
 
 def structure_table(structure: "StructureNode") -> Table:

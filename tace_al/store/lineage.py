@@ -6,11 +6,12 @@ saw one of its labels. A checkpoint that `tace-al train` made names the files it
 one of those is a model of the campaign, the campaign's own record takes over.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from tace_al.core.errors import RecordNotFound
+from tace_al.core.errors import RecordNotFound, StoreError
 from tace_al.store.border import guarded
 from tace_al.store.connection import Connection
 from tace_al.store.lineage_nodes import (
@@ -19,6 +20,7 @@ from tace_al.store.lineage_nodes import (
     LabelNode,
     Lineage,
     ModelNode,
+    SightNode,
     StructureNode,
 )
 from tace_al.store.model_files import file_digest, label_keys_in, read_metadata
@@ -58,8 +60,15 @@ class Lineages:
         self._chunks = Table(ChunkRecord, connection, campaign)
 
     @guarded
-    def lineage(self, identifier: str) -> Lineage:
+    def lineage(self, identifier: str, files: Sequence[Path] = ()) -> Lineage:
         """Return the history of the model, structure or label whose key begins with `identifier`.
+
+        Parameters
+        ----------
+        identifier
+            First digits of a key.
+        files
+            Checkpoints of `tace-al train`; of a structure it is told which of them saw it.
 
         Raises
         ------
@@ -70,7 +79,13 @@ class Lineages:
         if kind == "label":
             kind, key = "structure", self._labels.one(key=key).structure
         if kind == "structure":
-            return self._of_structure(key)
+            found = self._of_structure(key)
+            return replace(found, sights=tuple(self._sight(found, path) for path in files))
+        if files:
+            raise StoreError(
+                f"{identifier!r} is a model, and checkpoints are asked what structure they saw; "
+                "give the key of a structure or label"
+            )
         return self._of_model(key)
 
     def _resolve(self, identifier: str) -> tuple[str, str]:
@@ -117,7 +132,9 @@ class Lineages:
         record = self._record_of(digest, metadata)
         if record is not None:
             return self._of_model(record.key)
-        files = [FileNode(file=path.name, digest=digest, metadata=_brief(metadata))]
+        keys = label_keys_in(metadata)
+        own = FileNode(file=path.name, digest=digest, metadata=_brief(metadata), labels=tuple(keys))
+        files = [own]
         models: dict[str, ModelNode] = {}
         unknown: list[str] = []
         for entry in (each for each in metadata.get("ancestors", ()) if isinstance(each, Mapping)):
@@ -128,13 +145,13 @@ class Lineages:
                     digest=entry.get("digest"),
                     metadata=_brief(entry),
                     model=found and found.key,
+                    labels=tuple(label_keys_in(entry)),
                 )
             )
             if found is not None:
                 nodes, lost = self._ancestors(found.key)
                 models |= nodes
                 unknown += lost
-        keys = label_keys_in(metadata)
         labels = self._by_key(keys)
         known = {label.key for label in labels}
         return Lineage(
@@ -145,6 +162,16 @@ class Lineages:
             labels=labels,
             unknown=(*unknown, *(key for key in keys if key not in known)),
         )
+
+    def _sight(self, structure: Lineage, path: Path) -> SightNode:
+        """Return whether a checkpoint, or one it goes on from, was trained on a structure."""
+        history = self.of_file(path)
+        labels = {label.key for label in structure.labels}
+        models = {model.key for model in structure.models}
+        saw = [file.file for file in history.files if labels & set(file.labels)]
+        saw += [f"model {model.key}" for model in history.models if model.key in models]
+        digest = file_digest(path) or ""
+        return SightNode(file=str(path), digest=digest, through=saw[0] if saw else None)
 
     def _record_of(self, digest: str | None, metadata: Mapping[str, Any]) -> ModelRecord | None:
         """Return the campaign's model that a checkpoint is: by digest, or by what it says."""

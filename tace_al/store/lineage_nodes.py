@@ -30,13 +30,28 @@ class FileNode:
     """One checkpoint made outside a campaign (`tace-al train`), as its header tells it.
 
     `digest` is that of the file, None where the header of a descendant does not say. `model` is
-    the key of the campaign's model that this very file is, None for any other.
+    the key of the campaign's model that this very file is, None for any other. `labels` are the
+    keys of the labels it was trained on, as far as it says.
     """
 
     file: str
     digest: str | None
     metadata: Mapping[str, Any]
     model: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SightNode:
+    """Whether a checkpoint saw a structure.
+
+    `through` is the file or model that was trained on it, of those the checkpoint goes on from, the
+    nearest one, or the checkpoint's own name; None when none was, as far as their headers say.
+    """
+
+    file: str
+    digest: str
+    through: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +136,8 @@ class Lineage:
         never trained on it.
     files
         For a file: itself, then the files it goes on from, nearest first.
+    sights
+        For a structure: the checkpoints that were asked about.
     unknown
         Keys of ancestors and labels that are named and not in this campaign.
     """
@@ -132,4 +149,5 @@ class Lineage:
     structure: StructureNode | None = None
     calibrated: tuple[ModelNode, ...] = ()
     files: tuple[FileNode, ...] = ()
+    sights: tuple[SightNode, ...] = ()
     unknown: tuple[str, ...] = ()

@@ -51,11 +51,11 @@ def read_metadata(path: Path) -> Mapping[str, Any] | None:
 def ancestors(path: Path) -> list[dict[str, Any]]:
     """Return what a model that goes on from `path` remembers: that file and those before it.
 
-    Each entry has the file's name, its digest and what its header said, nearest first.
+    Each entry has the file's name, its digest and what its header said, its labels' keys among it,
+    nearest first.
     """
     metadata = dict(read_metadata(path) or {})
     earlier = metadata.pop("ancestors", [])
-    metadata.pop(LABEL_KEYS, None)
     return [{**metadata, "file": path.name, "digest": file_digest(path)}, *earlier]
 
 

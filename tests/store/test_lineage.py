@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from ase.build import molecule
 
-from tace_al.core.errors import RecordNotFound
+from tace_al.core.errors import RecordNotFound, StoreError
 from tace_al.core.labels import Fidelity, Label
 from tace_al.store.model_files import (
     LABEL_KEYS,
@@ -86,7 +86,7 @@ def test_a_file_leads_through_fine_tunings_into_the_campaign(
         seed=30,
         data="more.xyz",
         num_training=7,
-        label_keys="",
+        label_keys=packed_label_keys([labels[1]]),
         ancestors=ancestors(start),
     )
     text = packed_label_keys([labels[2], labels[0], labels[2]])
@@ -100,7 +100,30 @@ def test_a_file_leads_through_fine_tunings_into_the_campaign(
     assert found.files[1].metadata["data"] == "more.xyz"
     assert [(node.generation, node.member) for node in found.models] == [(3, 0), (2, 0), (1, 0)]
     assert [label.key for label in found.labels] == [labels[2], labels[0]]
+    assert [node.labels for node in found.files] == [(labels[2], labels[0]), (labels[1],), ()]
     assert found.unknown == ()
+
+
+def test_a_frame_leads_to_fine_tunings_of_fine_tunings(
+    grown: tuple[Store, list[str], list[str]], tmp_path: Path
+):
+    store, labels, structures = grown
+    start = store.directory / store.model("10".ljust(32, "d")).path  # saw the first label
+    made: dict[str, Any] = {"data": "own.xyz", "label_keys": packed_label_keys([labels[1]])}
+    once = checkpoint(tmp_path / "once.tace", **made, ancestors=ancestors(start))
+    twice = checkpoint(tmp_path / "twice.tace", data="b.xyz", ancestors=ancestors(once))
+    strange = checkpoint(tmp_path / "strange.tace", data="c.xyz")
+    files = [once, twice, strange]
+
+    def through(structure: str) -> list[str | None]:
+        return [sight.through for sight in store.lineage(structure, files=files).sights]
+
+    first = f"model {'10'.ljust(32, 'd')}"
+    assert through(structures[0]) == [first, first, None]
+    assert through(structures[1]) == ["once.tace", "once.tace", None]
+    assert through(structures[2]) == [None, None, None]
+    with pytest.raises(StoreError, match="is a model"):
+        store.lineage("10d", files=files)
 
 
 def test_a_file_of_the_campaign_is_its_model(grown: tuple[Store, list[str], list[str]]):
