@@ -197,7 +197,10 @@ def _put_label(atoms: Atoms, record: Fields, arrays: Mapping[str, Any]) -> None:
     for name, place in (("stress", STRESS), ("dipole", DIPOLE)):
         if name in arrays:
             atoms.info[place] = arrays[name]
+    # The candidate may be called rejected, because the frame had its label by then.
     atoms.info.update(
+        state=record["state"],
+        reason=None,
         label_key=record["key"],
         fidelity=record["fidelity_name"],
         fidelity_key=record["fidelity"],
