@@ -108,6 +108,13 @@ def test_every_frame_says_where_it_comes_from(two_levels: Store):
     assert two_levels.lineage(info["label_key"]).key == record.structure
 
 
+def test_a_label_is_labelled_whatever_its_candidate_became(two_levels: Store):
+    key = two_levels.labels("gfn2")[4].structure
+    two_levels.move_candidate(key, source="labelled", target="rejected", reason="duplicate")
+    frames = exported_frames(two_levels, Selection(fidelities=("gfn2",), channel="water"))
+    assert frames[0].info["state"] == "labelled" and "reason" not in frames[0].info
+
+
 def test_stress_and_cell_come_along(store: Store):
     store.add_fidelity(LEVELS["gfn2"])
     key = store.add_structure(bulk("Cu", cubic=True), channel="c", origin={})
