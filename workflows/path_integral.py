@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from tace_al.campaign.config import (
+    Acquisition,
     Campaign,
     Exploration,
     LabellerChoice,
@@ -38,7 +39,7 @@ def campaign(
     temperature: float = 300.0,
     production_steps: int = 3000,
     machine: str = "local",
-    max_labels: int = 250,
+    max_labels: int = 400,
     max_minutes: float = 18.0,
     seed: int = 0,
 ) -> Campaign:
@@ -74,7 +75,8 @@ def campaign(
         ),
         labeller=LabellerChoice(name=labeller),
         machine=machine_from_name(machine),
-        exploration=Exploration(num_rattled=12, rattle=0.06),
+        exploration=Exploration(num_rattled=40, rattle=0.1),
+        acquisition=Acquisition(per_generation=50),
         stopping=Stopping(
             max_labels=max_labels,
             max_seconds=60 * max_minutes,
@@ -88,11 +90,13 @@ def campaign(
 def explorers(
     quantum: Mapping[str, float], *, temperature: float
 ) -> tuple[SamplerChoice, SamplerChoice]:
-    """Return ring polymers, and a classical walker that climbs to see what lies further out."""
+    """Return ring polymers, and classical walkers that climb to see what lies further out."""
     hot = (temperature, 1.33 * temperature, 1.67 * temperature)
     return (
-        SamplerChoice(name="pimd", walkers=2, options={**quantum, "steps": 200}),
-        SamplerChoice(name="langevin", options={"steps": 200}, ladder={"temperature": hot}),
+        SamplerChoice(name="pimd", walkers=2, options={**quantum, "steps": 300}),
+        SamplerChoice(
+            name="langevin", walkers=2, options={"steps": 1500}, ladder={"temperature": hot}
+        ),
     )
 
 

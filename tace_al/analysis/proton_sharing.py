@@ -1,8 +1,8 @@
 """How a proton is shared between two atoms, by classical and by quantum nuclei, with error bars.
 
-The coordinate is d = r(donor, proton) - r(proton, acceptor), zero where the proton is shared. Two
-runs at the same temperature, one with one bead and one with many, give its density and its width
-sqrt(<d^2>), their difference being what zero-point motion and tunnelling do.
+The coordinate is d = r(donor, proton) - r(proton, acceptor), zero where the proton is shared.
+Classical walkers (Langevin) and a ring polymer (i-PI) at the same temperature give its density and
+its width sqrt(<d^2>), their difference being what zero-point motion and tunnelling do.
 
 What each member of the committee would have given follows from the mean's trajectory to first order
 in the difference D_m of its energy from the mean (cumulant expansion: Imbalzano, Zhuang, Kapil,
@@ -14,25 +14,35 @@ which stays stable where weights exp(-beta D_m) would rest on a few frames. The 
 scaled by the calibration of energies, and the sampling error of blocks make the error bar.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
+from ase import Atoms
 
 from tace_al.analysis.targets import TargetInputs
 from tace_al.analysis.time_series import mean_and_error
 from tace_al.core.errors import ConfigError, SamplerError
+from tace_al.core.random_generators import random_seed
 from tace_al.core.units import BOLTZMANN
+from tace_al.engines.sampling.batched_md import BatchedDynamics
 from tace_al.engines.sampling.committee_potential import CommitteePotential
 from tace_al.engines.sampling.pimd import PimdSampler
-from tace_al.engines.sampling.sampler import Chunk, Thresholds
+from tace_al.engines.sampling.pimd_coordinates import check_coordinates, coordinate_values
+from tace_al.engines.sampling.potential import Potential
+from tace_al.engines.sampling.sampler import Thresholds
+from tace_al.engines.sampling.walkers import UncertaintyAbove, Unphysical, Walker
+from tace_al.model.prediction import Prediction
 
 BINS = np.linspace(-1.6, 1.6, 65)
 LEAST_SAMPLES = 40
-CLASSICAL_STEPS = 4
-"""One bead sees less a step and costs less: it runs so many times longer."""
+CLASSICAL_WALKERS = 8
+"""Classical nuclei, in one call of the potential a step."""
 EQUILIBRATION = 200
 """Steps before anything is measured: a new ring polymer starts as a point."""
+UNKNOWN_FORCES = 2.0
+"""eV/A: error bar of a force at which a classical walker ends, for it is off what is known."""
 _OBSERVE_EVERY = 5
 
 
@@ -113,6 +123,120 @@ def sharing_density(
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharingRun:
+    """How a run samples the coordinate.
+
+    Parameters
+    ----------
+    coordinate
+        Indices of donor, proton and acceptor.
+    temperature, steps, timestep_fs
+        In K and fs; the first `EQUILIBRATION` steps are not measured.
+    seed
+        Of momenta and thermostats.
+    """
+
+    coordinate: tuple[int, int, int]
+    temperature: float
+    steps: int
+    timestep_fs: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharingSamples:
+    """What a run has seen of the coordinate.
+
+    Parameters
+    ----------
+    values
+        (times, beads) in A.
+    deviations
+        (times, members) energy of each member less the mean, averaged over beads, in eV.
+    steps, reason
+        How far it went, and why no further.
+    """
+
+    values: np.ndarray
+    deviations: np.ndarray
+    steps: int
+    reason: str
+
+
+def classical_samples(
+    potential: Potential, atoms: Atoms, run: SharingRun, *, force_scale: float = 1.0
+) -> SharingSamples:
+    """Return the coordinate along `CLASSICAL_WALKERS` Langevin runs.
+
+    `force_scale` is the calibration of force error bars; a walker that meets one of more than
+    `UNKNOWN_FORCES` ends there.
+    """
+    check_coordinates([run.coordinate], num_atoms=len(atoms))
+    watched = _Watched(potential, run.coordinate)
+    seeds = [random_seed(run.seed, index) for index in range(CLASSICAL_WALKERS)]
+    stops = (UncertaintyAbove(limit=UNKNOWN_FORCES, scale=force_scale), Unphysical(every=10))
+    walkers = [
+        Walker(atoms, steps=run.steps, temperature=run.temperature, seed=seed, stops=stops)
+        for seed in seeds
+    ]
+    walks = BatchedDynamics(watched, walkers, timestep_fs=run.timestep_fs).run()
+    first = min(walks, key=lambda walk: walk.steps)
+    return SharingSamples(
+        values=np.array(watched.values).reshape(-1, 1),
+        deviations=np.array(watched.deviations),
+        steps=first.steps,
+        reason=first.reason,
+    )
+
+
+@final
+@dataclass(slots=True)
+class _Watched(Potential):
+    """A potential that notes the coordinate and the members' energies now and then."""
+
+    potential: Potential
+    coordinate: tuple[int, int, int]
+    calls: int = 0
+    values: list[float] = field(default_factory=list)
+    deviations: list[np.ndarray] = field(default_factory=list)
+
+    def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
+        """Ask the potential, take notes after equilibration."""
+        predictions = self.potential.predict(frames)
+        if self.calls >= EQUILIBRATION and self.calls % _OBSERVE_EVERY == 0:
+            self.values += coordinate_values(frames, [self.coordinate])[0].tolist()
+            self.deviations += [one.member_energies - one.energy for one in predictions]
+        self.calls += 1
+        return predictions
+
+
+def quantum_samples(
+    potential: Potential, atoms: Atoms, run: SharingRun, *, beads: int
+) -> SharingSamples:
+    """Return the coordinate on every bead of a ring polymer that i-PI moves."""
+    sampler = PimdSampler(
+        potential,
+        Thresholds(low=1e6, high=1e9),
+        temperature=run.temperature,
+        beads=beads,
+        steps=run.steps,
+        timestep_fs=run.timestep_fs,
+        coordinates=(run.coordinate,),
+        observe_every=_OBSERVE_EVERY,
+        equilibration=EQUILIBRATION,
+        record_every=0,
+        seed=run.seed,
+    )
+    chunk = sampler.run(atoms)
+    return SharingSamples(
+        values=np.array(chunk.observables["samples"]).reshape(-1, 1, beads)[:, 0],
+        deviations=np.array(chunk.observables["energy_deviations_ev"]),
+        steps=chunk.steps,
+        reason=chunk.reason,
+    )
+
+
 def proton_sharing(
     inputs: TargetInputs,
     *,
@@ -129,10 +253,10 @@ def proton_sharing(
     ----------
     coordinate
         Indices of donor, proton and acceptor.
-    beads, temperature, timestep_fs
-        Of the quantum run; the classical one has one bead.
-    steps
-        Of the quantum run; the classical one has `CLASSICAL_STEPS` times as many.
+    beads
+        Of the quantum run; beside it go `CLASSICAL_WALKERS` classical ones.
+    temperature, steps, timestep_fs
+        Of all runs.
     symmetric
         See `sharing_density`.
     """
@@ -141,47 +265,37 @@ def proton_sharing(
             f"target proton_sharing: beads = {beads} and steps = {steps} leave nothing to compare; "
             f"give two beads at least and more than {EQUILIBRATION} steps"
         )
+    run = SharingRun(
+        coordinate=coordinate,
+        temperature=temperature,
+        steps=steps,
+        timestep_fs=timestep_fs,
+        seed=inputs.seed,
+    )
     found: dict[str, dict[str, Any]] = {}
     for channel, starts in inputs.starts.items():
         before = f"{channel}_" if len(inputs.starts) > 1 else ""
-        for kind, count, length in (
-            ("classical", 1, CLASSICAL_STEPS * steps),
-            ("quantum", beads, steps),
-        ):
-            sampler = PimdSampler(
-                CommitteePotential(inputs.committee, skin=0.5),
-                Thresholds(low=1e6, high=1e9),
+        potential, atoms = CommitteePotential(inputs.committee, skin=0.5), starts[0]
+        runs = {
+            "classical": classical_samples(potential, atoms, run, force_scale=inputs.force_scale),
+            "quantum": quantum_samples(potential, atoms, run, beads=beads),
+        }
+        for kind, samples in runs.items():
+            if len(samples.deviations) < LEAST_SAMPLES:
+                raise SamplerError(
+                    f"the {kind} run of {channel} ended after {samples.steps} steps "
+                    f"({samples.reason}): the committee does not hold the structure together yet; "
+                    "let the campaign go on"
+                )
+            density = sharing_density(
+                samples.values,
+                samples.deviations,
                 temperature=temperature,
-                beads=count,
-                steps=length,
-                timestep_fs=timestep_fs,
-                coordinates=(coordinate,),
-                observe_every=_OBSERVE_EVERY,
-                equilibration=EQUILIBRATION,
-                record_every=0,
-                seed=inputs.seed,
+                energy_scale=inputs.energy_scale,
+                symmetric=symmetric,
             )
-            chunk = sampler.run(starts[0])
-            density = _density(chunk, f"{kind} run of {channel}", inputs, symmetric=symmetric)
-            found[f"{before}{kind}_width"] = _told(density, kind, steps=chunk.steps)
+            found[f"{before}{kind}_width"] = _told(density, kind, steps=samples.steps)
     return found
-
-
-def _density(chunk: Chunk, name: str, inputs: TargetInputs, *, symmetric: bool) -> SharingDensity:
-    """Return the density of a run, if it went far enough."""
-    samples = np.array(chunk.observables["samples"])
-    if len(samples) < LEAST_SAMPLES:
-        raise SamplerError(
-            f"the {name} ended after {chunk.steps} steps ({chunk.reason}): the committee does not "
-            "hold the structure together yet; let the campaign go on"
-        )
-    return sharing_density(
-        samples[:, 0],
-        np.array(chunk.observables["energy_deviations_ev"]),
-        temperature=float(chunk.observables["temperature_k"]),
-        energy_scale=inputs.energy_scale,
-        symmetric=symmetric,
-    )
 
 
 def _told(density: SharingDensity, kind: str, *, steps: int) -> dict[str, Any]:

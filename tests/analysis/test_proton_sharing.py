@@ -1,10 +1,15 @@
 """Densities of a sharing coordinate against an oscillator that is known, members by first order."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from ase import Atoms
 
-from tace_al.analysis.proton_sharing import sharing_density
+from tace_al.analysis.proton_sharing import SharingRun, classical_samples, sharing_density
 from tace_al.core.units import BOLTZMANN
+from tace_al.engines.sampling.potential import Potential
+from tace_al.model.prediction import Prediction
 
 TEMPERATURE = 300.0
 KT = BOLTZMANN * TEMPERATURE
@@ -44,3 +49,46 @@ def test_an_energy_that_only_shifts_changes_nothing() -> None:
     shifted = np.repeat([[0.3, -0.3]], 100, axis=0)
     found = sharing_density(samples, shifted, temperature=TEMPERATURE)
     np.testing.assert_allclose(found.member_widths, found.width)
+
+
+class Springs(Potential):
+    """Ties each atom to its place; the second member's springs are a little weaker."""
+
+    def __init__(self, places: np.ndarray, k: float) -> None:
+        self.places, self.k = places, k
+
+    def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
+        away = [atoms.positions - self.places for atoms in frames]
+        factors = np.array([1.0, 0.9]) * self.k
+        return [
+            Prediction(
+                member_energies=0.5 * factors * (one**2).sum(),
+                member_forces=-factors[:, None, None] * one,
+            )
+            for one in away
+        ]
+
+
+def test_walkers_end_where_forces_are_unknown() -> None:
+    atoms = Atoms("OHO", [[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]])
+    run = SharingRun(
+        coordinate=(0, 1, 2), temperature=TEMPERATURE, steps=400, timestep_fs=1.0, seed=1
+    )
+    springs = Springs(atoms.positions.copy(), 30.0)
+    found = classical_samples(springs, atoms, run, force_scale=1e3)
+    assert found.steps < 400 and "force error bar" in found.reason
+    assert len(found.values) == 0
+
+
+def test_classical_walkers_sample_boltzmann() -> None:
+    atoms = Atoms("OHO", [[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]])
+    run = SharingRun(
+        coordinate=(0, 1, 2), temperature=TEMPERATURE, steps=1500, timestep_fs=1.0, seed=1
+    )
+    found = classical_samples(Springs(atoms.positions.copy(), 30.0), atoms, run)
+    assert (found.steps, found.reason) == (1500, "all steps done")
+    mean_k = 28.5
+    expected = 6 * KT / mean_k  # d = 2 x_H - x_O - x_O near the line
+    assert np.mean(found.values**2) == pytest.approx(expected, rel=0.1)
+    potential_energy = found.deviations[:, 0] * mean_k / 1.5
+    assert potential_energy.mean() == pytest.approx(4.5 * KT, rel=0.1)
