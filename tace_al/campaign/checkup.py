@@ -58,7 +58,7 @@ class _Note(Exception):
 
 
 def check_up(
-    campaign: Campaign, *, directory: Path, uri: str | None, wait_s: float
+    campaign: Campaign, directory: Path, *, uri: str | None, wait_s: float
 ) -> Iterator[Finding]:
     """Try every stage; yield what came of each as soon as it is known.
 

@@ -69,18 +69,17 @@ def doctor(
     findings: list[Finding] = []
     # one structure determines no energies of atoms, which does not matter here
     quiet = only_errors("tace_al.model")
+    checks = check_up(campaign, folder, uri=database, wait_s=wait_s or DEFAULT_WAIT_S)
     try:
         with quiet, terminated_like_interrupted(), console.status("disk") as status:
-            patience = wait_s or DEFAULT_WAIT_S
-            for finding in check_up(campaign, directory=folder, uri=database, wait_s=patience):
+            for finding in checks:
                 findings.append(finding)
                 status.update(f"{finding.stage} {finding.state}, going on")
     finally:  # also what was found before Ctrl-C
         console.print(findings_table(campaign.machine.name, findings))
-    broken = [finding for finding in findings if finding.state == "failed"]
+    broken = ", ".join(finding.stage for finding in findings if finding.state == "failed")
     if broken:
-        names = ", ".join(finding.stage for finding in broken)
-        console.print(f"{names} failed; logs and files are in {folder}", soft_wrap=True)
+        console.print(f"{broken} failed; logs and files are in {folder}", soft_wrap=True)
         raise typer.Exit(2)
     shutil.rmtree(folder, ignore_errors=True)
     console.print("Everything a campaign needs works here.")

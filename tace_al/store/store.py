@@ -141,14 +141,13 @@ class Store:
             No database answers.
         """
         directory = Path(directory).resolve()
-        uri = uri or os.environ.get(URI_VARIABLE) or None
         known = _read_campaign_file(directory)
         if known is None and not create:
             raise StoreError(
                 f"{directory} holds no campaign ({CAMPAIGN_FILE} is missing); give the directory "
                 "that `tace-al run` printed"
             )
-        uri = uri or _known_uri(directory, known)
+        uri = uri or os.environ.get(URI_VARIABLE) or _known_uri(directory, known)
         if uri is not None and uri.startswith("@"):
             uri = f"@{Path(uri[1:]).expanduser().resolve()}"
         connection = connect(directory, uri, patience_s=patience_s)
@@ -164,13 +163,7 @@ class Store:
             store = cls(connection, identifier, directory)
             store.create_indexes()
             store._check_home(known["uri"])
-            if damaged := Damage(connection).documents():
-                _log.warning(
-                    "%s has damaged documents (%d); `tace-al db check %s` names them",
-                    connection.description,
-                    len(damaged),
-                    directory,
-                )
+            store._warn_of_damage()
         except BaseException:
             connection.close()
             raise
@@ -194,6 +187,16 @@ class Store:
                 f"the campaign in {self.directory} lives in "
                 f"{home or 'its embedded database'}, not in {self.connection.description}; "
                 f"{'name that by' if home else 'leave out'} --db and {URI_VARIABLE}"
+            )
+
+    def _warn_of_damage(self) -> None:
+        """Say so when documents have changed on the disk."""
+        if damaged := Damage(self.connection).documents():
+            _log.warning(
+                "%s has damaged documents (%d); `tace-al db check %s` names them",
+                self.connection.description,
+                len(damaged),
+                self.directory,
             )
 
     def close(self) -> None:
