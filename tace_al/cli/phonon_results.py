@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from tace_al.cli.phonon_options import PhononSettings
-from tace_al.core.errors import ConfigError
+from tace_al.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -65,11 +65,18 @@ class PhononSource:
 
     def frames(self) -> "list[Atoms]":
         """Return the supercells of the file of forces, none without one."""
-        from tace_al.data.extxyz import LabelKeys, read_labelled
+        from tace_al.data.extxyz import LabelKeys, normalised_labels, read_structures
 
         if self.forces is None:
             return []
-        return read_labelled(self.forces, LabelKeys(forces=self.forces_key))
+        frames = read_structures(self.forces)
+        if not any(self.forces_key in atoms.arrays or atoms.calc is not None for atoms in frames):
+            arrays = sorted({name for atoms in frames for name in atoms.arrays})
+            raise DataError(
+                f"{self.forces} has no forces under '{self.forces_key}'; its columns are "
+                f"{', '.join(arrays)}. Name the right one with --forces-key"
+            )
+        return normalised_labels(frames, LabelKeys(forces=self.forces_key), source=str(self.forces))
 
 
 def calculate_phonons(

@@ -119,3 +119,10 @@ def test_a_molecule_is_sent_to_hessian(tace_al: Run, tmp_path: Path) -> None:
     molecule("H2O").write(path)
     outcome = tace_al("phonons", path, "--calculator", "emt", "--out", tmp_path / "out")
     assert outcome.code == 2 and "tace-al hessian" in outcome.err
+
+
+def test_forces_under_another_name_are_asked_for(
+    tace_al: Run, copper: Path, tmp_path: Path
+) -> None:
+    outcome = tace_al("phonons", copper, "--forces", copper, "--out", tmp_path / "out")
+    assert outcome.code == 2 and "its columns are numbers, positions. Name the" in outcome.err
