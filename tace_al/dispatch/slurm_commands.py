@@ -87,8 +87,8 @@ def check_slurm(machine: Machine) -> None:
     if missing:
         raise _no_slurm(missing)
     text = ask_slurm(["sinfo", "--noheader", "--format=%R|%l|%a"], machine.slurm.cancel_timeout_s)
-    rows = (line.strip().split("|") for line in text.splitlines() if "|" in line)
-    partitions = {name: (limit, state) for name, limit, state in rows}
+    rows = [line.strip().split("|") for line in text.splitlines() if "|" in line]
+    partitions = {name: (limit, *rest) for name, limit, *rest in rows}
     for name, settings in machine.blocks.items():
         where = f"machine {machine.name!r}, blocks for {name}"
         _check_address(where, settings)
@@ -108,11 +108,11 @@ def _check_address(where: str, settings: SlurmSettings) -> None:
 
 
 def _check_partition(
-    where: str, settings: SlurmSettings, partitions: Mapping[str, tuple[str, str]]
+    where: str, settings: SlurmSettings, partitions: Mapping[str, tuple[str, ...]]
 ) -> None:
     """Refuse a partition that does not exist or ends blocks before their time.
 
-    `partitions` has time limit and state ("up", "down", "drain", "inact") by name.
+    `partitions` has time limit and, if told, state ("up", "down", "drain", "inact") by name.
     """
     for partition in (settings.partition or "").split(","):
         if not partition:
@@ -122,14 +122,14 @@ def _check_partition(
                 f"{where}: this Slurm has no partition {partition!r}."
                 f"{nearest_names(partition, partitions)} `sinfo -s` lists them"
             )
-        longest, state = partitions[partition]
+        longest, *states = partitions[partition]
         limit = _seconds(longest)
         if limit is not None and settings.walltime_s > limit:
             raise ConfigError(
                 f"{where}: walltime {settings.walltime} is longer than partition {partition!r} "
                 f"allows ({longest}), such a block would wait for ever; ask for less"
             )
-        if state != "up":
+        for state in set(states) - {"up"}:
             # It may be up again when the block's turn comes.
             logger.warning(
                 "%s: partition %r is %s, its blocks wait until it is up", where, partition, state
