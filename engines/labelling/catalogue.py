@@ -24,6 +24,7 @@ _BY_NAME: dict[str, tuple[type[Any], dict[str, Setting]]] = {
     "emt": (EMTLabeller, {}),
     "gpaw": (GPAWLabeller, {}),
     "pyscf": (PySCFLabeller, {}),
+    "dft": (PySCFLabeller, {"method": "dft", "name": "dft"}),
     "hf": (PySCFLabeller, {"method": "hf"}),
     "mp2": (PySCFLabeller, {"method": "mp2"}),
     "fake": (FakeLabeller, {}),

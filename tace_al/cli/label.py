@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_SHOWN = 10
 SAVE_SECONDS = 10.0
 """Labels that are this old are written, so that no more are lost with a process that is killed."""
-LABELLERS = "gfn1, gfn2, emt, gpaw, pyscf, hf, mp2, or package.module:Calculator."
+LABELLERS = "gfn1, gfn2, emt, gpaw, dft or pyscf, hf, mp2, or package.module:Calculator."
 
 
 def label(

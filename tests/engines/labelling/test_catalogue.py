@@ -4,7 +4,7 @@ import pytest
 
 from tace_al.core.errors import ConfigError
 from tace_al.engines.labelling.ase_calculator import ASELabeller
-from tace_al.engines.labelling.catalogue import LABELLER_NAMES, labeller_from_name
+from tace_al.engines.labelling.catalogue import LABELLER_NAMES, labeller_from_name, name_and_options
 
 WITHOUT_GPAW = pytest.mark.skipif(
     util.find_spec("gpaw") is None, reason="GPAW is not installed; install it with: make gpaw"
@@ -46,3 +46,11 @@ def test_an_import_path_is_an_ase_calculator() -> None:
 def test_mistakes_are_named(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         labeller_from_name(name, options)  # type: ignore[arg-type]
+
+
+def test_two_functionals_of_one_code_have_names() -> None:
+    """As PySCF's dft and pyscf they can be the two levels of a campaign."""
+    first, second = labeller_from_name("pyscf"), labeller_from_name("dft", {"xc": "b3lyp"})
+    assert (first.fidelity.name, second.fidelity.name) == ("pyscf", "dft")
+    assert name_and_options(second) == ("dft", {"xc": "b3lyp"})
+    assert labeller_from_name(*name_and_options(first)) == first
