@@ -113,7 +113,7 @@ def calculate_phonons(
     )
     _write_figures(folder, unit_cell, lattice, result, source.scale)
     _write_summary(folder, source, settings, (lattice, constants, result, relaxation))
-    _show(folder, result, lattice, constants)
+    _show(folder, result, lattice, constants, scale=source.scale)
 
 
 def _unit_cell(
@@ -288,26 +288,34 @@ def _warning(result: "Phonons") -> str | None:
     )
 
 
-def _show(folder: Path, result: "Phonons", lattice: "Phonopy", constants: "ForceConstants") -> None:
-    """Say the result in a few lines."""
+def _show(
+    folder: Path,
+    result: "Phonons",
+    lattice: "Phonopy",
+    constants: "ForceConstants",
+    *,
+    scale: float,
+) -> None:
+    """Say the result in a few lines, with error bars of `scale` spreads."""
     console = Console()
     several = len(constants.members) > 1
-    spread = f" ± {float(result.mesh_max.spread):.4f}" if several else ""
+    bar = f" ± {scale * float(result.mesh_max.spread):.4f}" if several else ""
     matrix = lattice.supercell_matrix
     size = " x ".join(str(int(matrix[i, i])) for i in range(3))
+    many = "" if constants.num_structures == 1 else "s"
+    gamma = result.gamma.value.round(4) + 0.0  # no minus before a zero
     lines = [
-        f"{constants.num_structures} supercells of {len(lattice.supercell)} atoms ({size}), "
+        f"{constants.num_structures} supercell{many} of {len(lattice.supercell)} atoms ({size}), "
         f"{lattice.symmetry.get_international_table()}",
-        f"highest frequency {float(result.mesh_max.value):.4f}{spread} THz on the mesh "
+        f"highest frequency {float(result.mesh_max.value):.4f}{bar} THz on the mesh "
         + " x ".join(map(str, result.mesh)),
-        "Γ point "
-        + " ".join(f"{value:.4f}" for value in result.gamma.value.round(4) + 0.0)
-        + " THz",
+        "Γ point " + " ".join(f"{value:.4f}" for value in gamma) + " THz",
     ]
     if several:
+        bands = result.bands
         lines.append(
-            f"spread of the bands {result.bands.rms_spread:.4f} THz rms, "
-            f"{result.bands.max_spread:.4f} THz at most"
+            f"error bars of the bands ({scale:.3g} spreads) {scale * bands.rms_spread:.4f} THz "
+            f"rms, {scale * bands.max_spread:.4f} THz at most"
         )
     warning = _warning(result)
     if warning:
