@@ -42,6 +42,7 @@ _POOL = (
     " --cpu-affinity {cpu_affinity} {enable_mpi_mode} --mpi-launcher={mpi_launcher}"
     " --available-accelerators {accelerators}"
 )
+# The folder's name needs no quotes: `ParslSession` refuses others.
 _FOLDER_CHECK = (
     '[ -w {0} ] || {{ echo "$(hostname) does not see {0}, or may not write there; put the campaign'
     ' where this computer and the compute nodes both write" >&2; exit 1; }}'
@@ -141,7 +142,7 @@ def _slurm_blocks(
     lines = [
         _worker_init(machine),
         slurm.worker_init,
-        _FOLDER_CHECK.format(shlex.quote(str(folder))),
+        _FOLDER_CHECK.format(folder),
     ]
     if slurm.nodes_per_block > 1:
         # Since Slurm 22.05 a step no longer inherits the job's cores; its pool would have one.

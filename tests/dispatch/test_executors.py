@@ -111,3 +111,12 @@ def test_what_the_interchange_complains_of_goes_to_a_file(tmp_path: Path) -> Non
     done = subprocess.run(complaining, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert (tmp_path / "interchange.err").read_text() == "no space left\n"
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "campaign"
+    script = slurm_executor(folder, worker_init="").provider.worker_init.replace("module", ":")
+    lost = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert lost.returncode == 1 and f"does not see {folder}" in lost.stderr
+    folder.mkdir()
+    assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
