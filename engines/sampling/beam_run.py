@@ -1,8 +1,9 @@
 """The trajectories of a beam, many at once, each watched until its verdict is clear.
 
 A batch brings some copies of the slab to their temperature, takes snapshots of them, launches a
-projectile at each and runs all in one batch of dynamics. Numbers of a trajectory hang on the seed
-and on its index alone, so that a run that was stopped goes on with the batches it has not done.
+projectile at each and runs all in one batch of dynamics. Numbers of a trajectory hang on the
+seed, the size of a batch and its index alone, so that a run that was stopped goes on with the
+batches it has not done.
 """
 
 from collections.abc import Iterator

@@ -151,8 +151,8 @@ def shoot(
     if "sticking_probability" not in found:
         reasons = sorted({impact.reason for impact in impacts})
         raise SamplerError(
-            f"no trajectory was decided ({'; '.join(reasons[:3])}); give more --steps, or another "
-            f"potential. What there is lies in {folder}"
+            f"no trajectory was decided ({'; '.join(reasons[:3])}); give more --steps and another "
+            f"--out, or another potential. What there is lies in {folder}"
         )
     Console().print(_sentence(found, folder), highlight=False, soft_wrap=True)
 
