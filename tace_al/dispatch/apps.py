@@ -247,8 +247,8 @@ def timeout_envelope(request: dict[str, Any], started: float) -> Envelope:
         error_kind=TIMED_OUT,
         error_message=(
             f"the task ran longer than its limit of {request['timeout_s']:g} s and was stopped; "
-            "raise the limit (longest_task_s of a Slurm machine, with its walltime), or make the "
-            "task smaller"
+            "raise the limit (labeller.max_seconds of labels; longest_task_s of a Slurm machine, "
+            "with its walltime), or make the task smaller"
         ),
         worker=worker_name(),
         started=started,
