@@ -79,6 +79,11 @@ def main() -> None:
     write_bytes(RESULTS / "beam_sticking.md", markdown(content).encode())
 
 
+def told(verdicts: dict[str, int]) -> str:
+    """Return how many atoms came to which end, as words."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+
+
 def markdown(content: dict[str, Any]) -> str:
     """Return the results as a page."""
     beam, mine, known = content["beam"], content["campaign"], content["reference"]
@@ -88,9 +93,9 @@ def markdown(content: dict[str, Any]) -> str:
 
 | | sticking probability | verdicts |
 |---|---|---|
-| committee | {mine["value"]:.3f} ± {mine["error_bar"]:.3f} | {mine["verdicts"]} |
+| committee | {mine["value"]:.3f} ± {mine["error_bar"]:.3f} | {told(mine["verdicts"])} |
 | effective medium itself | {known["sticking_probability"]:.3f} ± \
-{known["sticking_probability_error"]:.3f} | {known["verdicts"]} |
+{known["sticking_probability_error"]:.3f} | {told(known["verdicts"])} |
 
 {content["labels"]} labels, {content["seconds"] / 60:.1f} minutes on two cores
 ({content["processor"]}), {content["date"]}. {content["reason"]}.
