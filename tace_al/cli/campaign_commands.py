@@ -94,11 +94,10 @@ def export(
     """
     from rich.console import Console
 
-    from tace_al.data.extxyz import write_structures
+    from tace_al.data.extxyz import check_file_name, write_structures
     from tace_al.store.export import Selection, exported_frames
 
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labels.xyz'}")
+    check_file_name(out)
     selection = Selection(
         fidelities=tuple(fidelity or ()),
         channel=channel,

@@ -61,10 +61,10 @@ def label(
     from rich.console import Console
 
     from tace_al.core.atomic_write import require_free_space
+    from tace_al.data.extxyz import check_file_name
     from tace_al.engines.labelling.catalogue import labeller_from_name
 
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; name a file to write, such as {out / 'labelled.xyz'}")
+    check_file_name(out)
     require_free_space(out.absolute().parent)
     engine = labeller_from_name(labeller, labeller_options(options or []))
     frames = frames_to_label(file, index, charge=charge, multiplicity=multiplicity)

@@ -54,6 +54,7 @@ _PLACES: dict[Property, str] = {"energy": ENERGY, "forces": FORCES, "stress": ST
 _ATOM_RESULTS = ("charges", "magmoms", "stresses", "energies")
 _CHARGE_NAMES = (CHARGE, "charge")
 _MULTIPLICITY_NAMES = (MULTIPLICITY, "multiplicity", "spin")
+XYZ_SUFFIXES = (".xyz", ".extxyz")
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress,
     ".gz": lambda content: gzip.compress(content, mtime=0),
@@ -224,6 +225,24 @@ def is_isolated_atom(atoms: Atoms) -> bool:
     return len(atoms) == 1 and (declared or not atoms.pbc.any())
 
 
+def check_file_name(path: Path) -> None:
+    """Refuse a name that promises another format than extended XYZ, or a folder.
+
+    Raises
+    ------
+    DataError
+        It is one of these.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file to write, such as {path / 'frames.xyz'}")
+    inner = path.with_suffix("") if path.suffix in _COMPRESSORS else path
+    if inner.suffix not in XYZ_SUFFIXES:
+        raise DataError(
+            f"{path} would hold extended XYZ; let its name end in .xyz or .extxyz, with .xz, .gz "
+            "or .bz2 after it to compress"
+        )
+
+
 def write_structures(path: Path | str, frames: Sequence[Atoms], *, exact: bool = False) -> None:
     """Write frames as extended XYZ, whole or not at all, compressed if the name ends so.
 
@@ -231,8 +250,14 @@ def write_structures(path: Path | str, frames: Sequence[Atoms], *, exact: bool =
     all of theirs, for what is differentiated again. Entries of `info` that are None or empty text
     are left out: the format has no way to say them. Text that looks like a number (a key such as
     "12e45") stays text.
+
+    Raises
+    ------
+    DataError
+        There are no frames, or the name promises another format.
     """
     path = Path(path)
+    check_file_name(path)
     if not frames:
         raise DataError(f"there are no frames to write to {path}")
     copies = []

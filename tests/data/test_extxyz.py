@@ -118,6 +118,13 @@ def test_damaged_files_are_refused_by_name(tmp_path, content, name, words):
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels", "labels.db.xz", "labels.xz"])
+def test_names_of_other_formats_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="would hold extended XYZ"):
+        write_structures(tmp_path / name, [molecule("H2O")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_files_folders_and_nothing_to_write_are_refused(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_structures(tmp_path / "none.xyz")
