@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tace_al.core.errors import DataError, LabellerError
+from tace_al.core.errors import LabellerError
 from tace_al.core.labels import Label
 
 if TYPE_CHECKING:
