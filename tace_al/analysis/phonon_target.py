@@ -19,12 +19,7 @@ from tace_al.analysis.bands import Bands
 from tace_al.analysis.crystal_relaxation import relax_crystal
 from tace_al.analysis.force_constants import from_hessian
 from tace_al.analysis.phonons import Phonons, phonons
-from tace_al.analysis.supercells import (
-    ase_cell,
-    crystal_lattice,
-    default_supercell,
-    quiet,
-)
+from tace_al.analysis.supercells import crystal_lattice, default_supercell, primitive_cell
 from tace_al.analysis.targets import TargetInputs
 from tace_al.engines.sampling.committee_potential import CommitteePotential
 from tace_al.model.committee import Committee
@@ -85,8 +80,7 @@ def committee_phonons(
     """Return the phonons of the primitive cell in a crystal, by a committee in float64."""
     members = [member.as_dtype("float64").eval() for member in committee.members]
     exact = Committee(members, head=committee.head)
-    with quiet():
-        cell = ase_cell(crystal_lattice(crystal, (1, 1, 1)).primitive)
+    cell = primitive_cell(crystal)
     if relax:
         cell = relax_crystal(CommitteePotential(exact, stress=True), cell).atoms
     lattice = crystal_lattice(cell, default_supercell(cell, min_height=min_height))

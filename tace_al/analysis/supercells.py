@@ -141,6 +141,12 @@ def ase_cell(cell: PhonopyAtoms) -> Atoms:
     )
 
 
+def primitive_cell(atoms: Atoms) -> Atoms:
+    """Return the primitive cell in a crystal, without the conditions of its atoms."""
+    with quiet():
+        return ase_cell(crystal_lattice(atoms, (1, 1, 1)).primitive)
+
+
 def perfect_supercell(lattice: Phonopy, unit_cell: Atoms) -> Atoms:
     """Return the undisplaced supercell with the conditions of the unit cell's atoms."""
     return _with_conditions(lattice, ase_cell(lattice.supercell), unit_cell)

@@ -22,6 +22,7 @@ from tace_al.core.errors import ConfigError, nearest_names
 from tace_al.core.hashing import content_hash
 from tace_al.dispatch.machine import NAME_PATTERN, Machine, machine_from_name
 from tace_al.model.config import preset_config
+from tace_al.selection.calibration import FORCE_FLOOR
 
 PlainValue = str | int | float | bool | None
 
@@ -204,6 +205,8 @@ class Acquisition(Part):
         Share of labelled dynamics frames that no member ever trains on.
     target_coverage
         Share of errors that the error bars are meant to cover.
+    force_floor
+        Smallest spread of forces taken at its word, eV/Angstrom; small displacements want less.
     """
 
     low: float = Field(default=0.25, gt=0)
@@ -212,6 +215,7 @@ class Acquisition(Part):
     audit_share: float = Field(default=0.05, ge=0, le=1)
     calibration_share: float = Field(default=0.2, ge=0, lt=1)
     target_coverage: float = Field(default=0.9, gt=0, lt=1)
+    force_floor: float = Field(default=FORCE_FLOOR, gt=0)
 
     @model_validator(mode="after")
     def _check_band(self) -> Self:
@@ -384,6 +388,8 @@ class Campaign(Part):
         content = self.model_dump(mode="json", exclude=left_out)
         for choice in (content["labeller"], *content.get("fidelities", ())):
             del choice["max_seconds"]  # how long, not what
+        if self.acquisition.force_floor == FORCE_FLOOR:
+            del content["acquisition"]["force_floor"]
         return content_hash(content)
 
     @property

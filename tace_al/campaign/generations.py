@@ -347,6 +347,7 @@ class Generations:
             spreads,
             errors,
             target_coverage=self.workplace.campaign.acquisition.target_coverage,
+            force_floor=self.workplace.campaign.acquisition.force_floor,
             energy_spreads=energy_spreads,
             energy_errors=energy_errors,
         )
