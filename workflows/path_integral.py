@@ -75,7 +75,7 @@ def campaign(
         ),
         labeller=LabellerChoice(name=labeller),
         machine=machine_from_name(machine),
-        exploration=Exploration(num_rattled=40, rattle=0.1),
+        exploration=Exploration(num_rattled=min(40, max_labels // 3), rattle=0.1),
         acquisition=Acquisition(per_generation=50),
         stopping=Stopping(
             max_labels=max_labels,

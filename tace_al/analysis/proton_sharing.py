@@ -41,8 +41,9 @@ CLASSICAL_WALKERS = 8
 """Classical nuclei, in one call of the potential a step."""
 EQUILIBRATION = 200
 """Steps before anything is measured: a new ring polymer starts as a point."""
-UNKNOWN_FORCES = 2.0
-"""eV/A: error bar of a force at which a classical walker ends, for it is off what is known."""
+UNKNOWN_FORCES = 3.0
+"""eV/A: spread of a force over the members at which a classical walker ends: it is off all that
+they know. Not calibrated, since a scale read off few labels can be many times too large."""
 _OBSERVE_EVERY = 5
 
 
@@ -164,18 +165,12 @@ class SharingSamples:
     reason: str
 
 
-def classical_samples(
-    potential: Potential, atoms: Atoms, run: SharingRun, *, force_scale: float = 1.0
-) -> SharingSamples:
-    """Return the coordinate along `CLASSICAL_WALKERS` Langevin runs.
-
-    `force_scale` is the calibration of force error bars; a walker that meets one of more than
-    `UNKNOWN_FORCES` ends there.
-    """
+def classical_samples(potential: Potential, atoms: Atoms, run: SharingRun) -> SharingSamples:
+    """Return the coordinate along `CLASSICAL_WALKERS` Langevin runs."""
     check_coordinates([run.coordinate], num_atoms=len(atoms))
     watched = _Watched(potential, run.coordinate)
     seeds = [random_seed(run.seed, index) for index in range(CLASSICAL_WALKERS)]
-    stops = (UncertaintyAbove(limit=UNKNOWN_FORCES, scale=force_scale), Unphysical(every=10))
+    stops = (UncertaintyAbove(limit=UNKNOWN_FORCES), Unphysical(every=10))
     walkers = [
         Walker(atoms, steps=run.steps, temperature=run.temperature, seed=seed, stops=stops)
         for seed in seeds
@@ -277,7 +272,7 @@ def proton_sharing(
         before = f"{channel}_" if len(inputs.starts) > 1 else ""
         potential, atoms = CommitteePotential(inputs.committee, skin=0.5), starts[0]
         runs = {
-            "classical": classical_samples(potential, atoms, run, force_scale=inputs.force_scale),
+            "classical": classical_samples(potential, atoms, run),
             "quantum": quantum_samples(potential, atoms, run, beads=beads),
         }
         for kind, samples in runs.items():

@@ -69,13 +69,14 @@ class Springs(Potential):
         ]
 
 
-def test_walkers_end_where_forces_are_unknown() -> None:
+def test_walkers_end_where_forces_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tace_al.analysis.proton_sharing.UNKNOWN_FORCES", 1e-3)
     atoms = Atoms("OHO", [[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]])
     run = SharingRun(
         coordinate=(0, 1, 2), temperature=TEMPERATURE, steps=400, timestep_fs=1.0, seed=1
     )
     springs = Springs(atoms.positions.copy(), 30.0)
-    found = classical_samples(springs, atoms, run, force_scale=1e3)
+    found = classical_samples(springs, atoms, run)
     assert found.steps < 400 and "force error bar" in found.reason
     assert len(found.values) == 0
 

@@ -92,7 +92,7 @@ def test_a_campaign_waits_for_its_database_and_goes_on_after_giving_up(
 
     monkeypatch.setitem(defaults, "patience_s", 60.0)
     server.start()
-    killer = server.kill_at(labels, len(before) + 4, for_s=1.0)
+    killer = server.kill_at(labels, len(before) + 4, for_s=5.0)
     with caplog.at_level(logging.WARNING, logger="tace_al"):
         result = run()
     killer.join()
