@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--members", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--note", default="", help="How it was run, where that matters.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     atoms = read(HERE / "molecule_27_atoms.xyz")
@@ -197,6 +198,7 @@ def write(rows: list[dict[str, float | int | str]], options: argparse.Namespace)
         "threads": THREADS,
         "steps": options.steps,
         "repeats": options.repeats,
+        "note": options.note,
     }
     folder = HERE / "results"
     content = {"promise": PROMISE, "rows": rows, **where}
@@ -206,7 +208,8 @@ def write(rows: list[dict[str, float | int | str]], options: argparse.Namespace)
         "",
         f"Wall time of a step of i-PI {where['ipi']} with our driver, {PROMISE:g} times one bead "
         f"being what eight may cost. 27 atoms, preset small in float32, {THREADS} threads, "
-        f"{where['processor']}, {where['date']}; `python -m benchmarks.bead_cost`.",
+        f"{where['processor']}, {where['date']}; `python -m benchmarks.bead_cost`. "
+        f"{options.note}".strip(),
         "",
         "| members | beads travel as | beads | step, ms | network, ms | times one bead |",
         "|---|---|---|---|---|---|",
