@@ -28,8 +28,7 @@ class InputsKeeper:
 
     def __init__(self, model: Tace, head: str | Sequence[str] | None = None) -> None:
         self._model, self._head = model, head
-        self._made_from: tuple[Tensor, ...] = ()
-        self._inputs: NetworkInputs | None = None
+        self._kept: tuple[tuple[Tensor, ...], NetworkInputs] | None = None
 
     def of(self, graph: AtomicGraph) -> NetworkInputs | None:
         """Return the inputs of a batch; None for networks that read conditions or positions."""
@@ -37,10 +36,9 @@ class InputsKeeper:
         if config.conditions or config.reads_positions:
             return None
         made_from = (graph.sender, graph.receiver, graph.numbers, graph.system_index)
-        same = len(self._made_from) == len(made_from) and all(
-            before is now for before, now in zip(self._made_from, made_from, strict=True)
-        )
-        if self._inputs is None or not same:
-            self._inputs = self._model.inputs(graph, head=self._head)
-            self._made_from = made_from
-        return self._inputs
+        kept = self._kept  # read once: another thread may ask about another batch
+        if kept is None or any(
+            before is not now for before, now in zip(kept[0], made_from, strict=True)
+        ):
+            kept = self._kept = made_from, self._model.inputs(graph, head=self._head)
+        return kept[1]

@@ -75,7 +75,9 @@ class CompiledKeeper:
         if state != self._made_from:
             splines = self._splines.current()
             kernel = network_kernel(self._models, splines, heads=self._heads)
-            self._compiled, self._made_from = Compiled(splines, kernel), state
+            # in this order: another thread must not take the former ones for those of `state`
+            self._compiled = Compiled(splines, kernel)
+            self._made_from = state
         if self._compiled.network is not None:
             self._compiled.network.threads = self.threads
         return self._compiled

@@ -91,7 +91,9 @@ class SplineKeeper:
         """Return the splines of every layer of each model."""
         state = [(weight.data_ptr(), weight._version) for weight in self._weights]
         if state != self._made_from:
-            self._splines, self._made_from = radial_splines(self._models), state
+            # in this order: another thread must not take the former splines for those of `state`
+            self._splines = radial_splines(self._models)
+            self._made_from = state
         return self._splines
 
 

@@ -1,5 +1,6 @@
 """A committee of TACE models behind the `Potential` interface."""
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import final
@@ -68,12 +69,22 @@ class CommitteePotential(Potential):
         ]
 
 
-@lru_cache(maxsize=4)
+@final
+class _ThreadLocalCommittees(threading.local):
+    """A cache for each thread: a committee keeps what it made for its last batch."""
+
+    def __init__(self) -> None:
+        self.load = lru_cache(maxsize=4)(Committee.load)
+
+
+_committees = _ThreadLocalCommittees()
+
+
 def load_committee(
     paths: tuple[str, ...], device: str = "cpu", head: str | None = None
 ) -> Committee:
-    """Return the committee of some checkpoints, kept for the next task of this process.
+    """Return the committee of some checkpoints, kept for the next task of this thread.
 
     `head` is the level of theory that answers; the models' first by default.
     """
-    return Committee.load(paths, device=device, head=head)
+    return _committees.load(paths, device=device, head=head)

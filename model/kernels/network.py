@@ -264,9 +264,11 @@ class NetworkKernel:
     def room(self, slots: AtomSlots, vectors: Tensor) -> int:
         """Return the bytes that the forward pass leaves behind."""
         shape = (self.num_trunks, _is_shared(vectors), *slots.edges.shape)
-        if shape not in self._rooms:  # of the last batch, which calculators ask for again
-            self._rooms = {shape: _BLOCK * self.run(_SIZE, slots, vectors, *(None,) * 6)}
-        return self._rooms[shape]
+        room = self._rooms.get(shape)
+        if room is None:
+            room = _BLOCK * self.run(_SIZE, slots, vectors, *(None,) * 6)
+            self._rooms = {shape: room}  # of the last batch, which calculators ask for again
+        return room
 
     def run(self, operation: int, slots: AtomSlots, vectors: Tensor, *arrays: Tensor | None) -> int:
         """Call the kernel; arrays are the room kept, values and gradients as in network.h."""
