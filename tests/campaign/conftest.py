@@ -119,9 +119,8 @@ def run_to_its_end() -> Callable[[Campaign, Path], Iterator[Finished]]:
 @pytest.fixture(scope="session")
 def finished_in_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Return a campaign of three generations that ran in threads: read it, never change it."""
-    # many audits, so that every kind of candidate occurs
     campaign = ammonia(
-        acquisition={"audit_share": 0.9, "low": 0.55, "per_generation": 8},
+        acquisition={"low": 0.4, "per_generation": 8},
         model={"validation_share": 0.3},
         stopping={"max_labels": 60, "max_generations": 3},
     )

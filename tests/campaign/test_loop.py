@@ -72,16 +72,25 @@ def test_calibration_labels_are_never_trained_on(finished_in_threads: Any) -> No
         assert seen and seen <= trained
 
 
-def test_audit_frames_calibrate(finished_in_threads: Any) -> None:
-    store = finished_in_threads.store
-    audits = store.candidates(state="labelled", kind="audit")
-    assert audits
-    for audit in audits:
-        (label,) = store.labels_of_structure(audit.key)
-        assert label.role == "calibration"
-        assert audit.uncertainty < finished_in_threads.campaign.acquisition.low
-        prediction = store.prediction(audit)
-        assert prediction["forces"].shape == (4, 3) and prediction["force_spread"].shape == (4,)
+def test_audit_frames_calibrate(run: Any, tmp_path: Path, tiny_campaign: Any) -> None:
+    # every frame counts as known, so only audits are labelled
+    campaign = tiny_campaign(
+        acquisition={"audit_share": 0.9, "low": 1e3, "high": 1e4},
+        model={"first_epochs": 5},
+        exploration={"walkers": 1, "steps": 30, "band_steps": 5},
+        stopping={"max_generations": 1},
+    )
+    run(campaign, tmp_path)
+    with Store.open(tmp_path, create=False) as store:
+        audits = store.candidates(state="labelled", kind="audit")
+        assert audits and not store.candidates(kind="uncertain")
+        for audit in audits:
+            (label,) = store.labels_of_structure(audit.key)
+            assert label.role == "calibration"
+            assert audit.uncertainty < campaign.acquisition.low
+            prediction = store.prediction(audit)
+            assert prediction["forces"].shape == (4, 3)
+            assert prediction["force_spread"].shape == (4,)
 
 
 def test_members_differ_in_weights_and_in_what_they_saw(finished_in_threads: Any) -> None:
