@@ -19,6 +19,9 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PYTHON
 
+# As many processes as there are cores, four at most; what shares a server runs in one of them.
+PROCESSES := --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+
 # Check the shapes that signatures declare, Float[Tensor, "atoms 3"], at every call of the tests.
 SHAPES := --jaxtyping-packages=tace_al.model,tace_al.data,shape_check.checked
 
@@ -42,7 +45,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/lint-imports --no-logo
 
 check: $(VENV)/.installed-test $(VENV)/.installed-services $(REFERENCE)/.installed lint
-	$(PY) -m pytest $(SHAPES) $(ARGS)
+	$(PY) -m pytest $(SHAPES) $(PROCESSES) $(ARGS)
 
 install: $(VENV)/.installed  ## set up what running needs
 install-test: $(VENV)/.installed-test $(VENV)/.installed-services $(REFERENCE)/.installed  ## set up what testing and developing need

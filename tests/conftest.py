@@ -5,6 +5,7 @@ are tens of times slower than one.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,29 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["NO_COLOR"] = "1"  # the command line's text is compared
 os.environ["TERMINAL_WIDTH"] = os.environ["COLUMNS"] = "120"
 os.environ.pop("FORCE_COLOR", None)
+# Processes that share the tests out ignore Ctrl-C, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+SERVED_FIRST = ("campaign", "slurm", "workflows")
+"""Folders whose tests take longest, so that no process is left alone with one of them."""
+
+SHARING_FIXTURES = ("slurm",)
+"""Folders in which one process runs everything, since tests share what is dear to start."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong in one process, and begin with the longest."""
+    root = Path(__file__).parent
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
+
+    for item in items:
+        group = folder(item) if folder(item) in SHARING_FIXTURES else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: folder(item) not in SERVED_FIRST)
 
 
 @pytest.fixture(scope="session")

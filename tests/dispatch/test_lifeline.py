@@ -41,7 +41,9 @@ HOST = os.uname().nodename
 OWN = f"{os.getpid()}:{psutil.Process().create_time():.2f}"
 
 
-@pytest.mark.parametrize("sleeper", [f"FOLDER:{HOST}:{os.getpid()}:1.0"], indirect=True)
+@pytest.mark.parametrize(
+    "sleeper", [f"FOLDER:{HOST}:{os.getpid()}:1.0"], indirect=True, ids=["of this process"]
+)
 def test_a_recycled_process_number_is_not_the_driver(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
@@ -53,6 +55,7 @@ def test_a_recycled_process_number_is_not_the_driver(
     "sleeper",
     [f"FOLDER:{HOST}:{OWN}", "FOLDER:elsewhere:1:1.0", f"another:{HOST}:1:1.0"],
     indirect=True,
+    ids=["alive", "another host", "another folder"],
 )
 def test_the_living_the_distant_and_the_foreign_are_left_alone(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
