@@ -3,8 +3,9 @@
 Two ways to many beads at once. Where the input says `<batch_size>8</batch_size>`, eight structures
 come over one connection. Everywhere else each connection carries one bead, so the driver opens
 several: `connections` at first, twice as many whenever all of them were busy. Whatever has arrived
-on them is evaluated together. A round waits for as many beads as the one before it had, for
-`GATHER_S` after the latest, because a server hands them out one after the other.
+on them is evaluated together. A round waits for as many beads as those before it had, because a
+server hands them out one after the other: for `GATHER_S` after the latest, or for as long as the
+last evaluation took, which is what a second call would cost.
 
 Connections are opened one after the other, each when the server has greeted the one before: it
 holds few in its queue, and blocks while it greets.
@@ -37,7 +38,9 @@ from tace_al.model.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
-GATHER_S = 0.003
+GATHER_S, LONGEST_GATHER_S = 0.003, 0.2
+RECENT_ROUNDS = 3
+"""A connection that none of so many rounds needed is not waited for."""
 GREETING_S = 10.0
 """A server that has taken a connection says so at once; whoever is silent for longer is none."""
 _RECEIVE = 1 << 20
@@ -102,6 +105,7 @@ class _Line:
         self.connection = connection
         self.protocol = ClientProtocol()
         self.frames: list[Atoms] = []
+        self.last_round = -RECENT_ROUNDS
 
 
 @final
@@ -137,6 +141,7 @@ class Driver:
         self._selector = selectors.DefaultSelector()
         self._wanted = min(self.settings.connections, self.settings.max_connections)
         self._expected = 1
+        self._gather_s = GATHER_S
         self._structures, self._rounds, self._seconds = 0, 0, 0.0
 
     def serve(self) -> Served:
@@ -168,7 +173,7 @@ class Driver:
             waiting = [line for line in self._lines if line.protocol.waiting is not None]
             now = time.monotonic()
             if len(waiting) > gathered:
-                gathered, gather_until = len(waiting), now + GATHER_S
+                gathered, gather_until = len(waiting), now + self._gather_s
             ready = self._selector.select(self._patience(len(waiting), gather_until))
             if ready:
                 last_word = time.monotonic()
@@ -257,7 +262,9 @@ class Driver:
         frames = [atoms for group in asked for atoms in group]
         begin = time.perf_counter()
         predictions = self.potential.predict(frames)
-        self._seconds += time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        self._gather_s = min(max(GATHER_S, seconds), LONGEST_GATHER_S)
+        self._seconds += seconds
         self._structures += len(frames)
         self._rounds += 1
         reason = None if self.observe is None else self.observe(frames, predictions)
@@ -275,9 +282,12 @@ class Driver:
                     _send(line.connection, reply)
             except OSError:
                 logger.debug("a connection ended before its answer")  # its reader will notice
-        # beads that came meanwhile belong to this round: the next one waits for them
+        # beads that came meanwhile belong to this round, and so may those of the rounds before
         late = sum(key.data not in lines for key, _ in self._selector.select(0.0))
-        self._expected = min(len(lines) + late, max(len(self._lines), 1))
+        for line in lines:
+            line.last_round = self._rounds
+        recent = sum(line.last_round > self._rounds - RECENT_ROUNDS for line in self._lines)
+        self._expected = min(max(len(lines) + late, recent), max(len(self._lines), 1))
         return None
 
     def _place(self, line: _Line, structures: Structures) -> list[Atoms]:
