@@ -64,12 +64,12 @@ class ASELabeller(Labeller):
 
     @property
     def fidelity(self) -> Fidelity:
-        """The factory, its package's version and every option."""
+        """The factory, its package's version, every option, and which energy is read."""
         module, _, name = self.factory.partition(":")
         return Fidelity(
             name=name.lower(),
             code=f"{self.factory} {_version(module.partition('.')[0])}",
-            settings=dict(self.options),
+            settings={**self.options, "energy_read": "free_energy, else energy"},
         )
 
     def label(self, atoms: Atoms) -> Label:
