@@ -199,6 +199,7 @@ class _Loop:
             if reason is None:
                 self._anchor()
                 self.generations.resume()
+                self._report_start()
                 reason = self._advance()
             while reason is None:
                 status.update(self._status())
@@ -313,6 +314,13 @@ class _Loop:
             f"generation {number} serves, {self.labelling.num_labels} labels, "
             f"{self.seconds / 60:.1f} min, running: {', '.join(running) or 'nothing'}"
         )
+
+    def _report_start(self) -> None:
+        """Print that the start states are there, or which generation goes on."""
+        serving = self.generations.serving
+        text = "start states relaxed" if serving is None else f"generation {serving.number} goes on"
+        number = self.labelling.num_labels
+        self.console.print(f"{text}: {number} labels ({self.seconds / 60:.1f} min)")
 
     def _report_generation(self) -> None:
         """Print one line a generation."""
