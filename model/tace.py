@@ -6,6 +6,7 @@ conditions such as fields are added, symmetric powers of the sum build the many-
 invariant part after every layer; charges and declared tensors are read in the same way.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -43,6 +44,7 @@ from tace_al.model.outputs import NetworkOutput, OutputPlan, TaceOutput, output_
 from tace_al.model.tensor_readout import TensorReadout
 from tace_al.model.zbl import ZBL
 
+_SEEDING = threading.Lock()  # the generator that modules draw their weights from is everybody's
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -54,7 +56,7 @@ class Tace(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, Any] = {}
-        with torch.random.fork_rng(devices=[]):
+        with _SEEDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.embedding = nn.Parameter(
                 torch.randn(len(config.elements), config.layer_channels[0])

@@ -1,6 +1,7 @@
 """The network as a whole: what it refuses, how it is built, and what its options leave alone."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,15 @@ def test_a_seed_gives_one_network_and_leaves_the_global_generator_alone() -> Non
     for name, tensor in first.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
     assert not torch.equal(other.embedding, first.embedding)
+
+
+def test_threads_that_build_networks_at_once_get_those_of_their_seeds() -> None:
+    seeds = list(range(4)) * 4
+    alone = [make_model(seed=seed).state_dict() for seed in seeds[:4]]
+    with ThreadPoolExecutor(4) as pool:
+        together = pool.map(lambda seed: make_model(seed=seed).state_dict(), seeds)
+        for seed, weights in zip(seeds, together, strict=True):
+            assert all(torch.equal(weights[name], alone[seed][name]) for name in weights)
 
 
 def test_unknown_elements_are_named() -> None:
