@@ -19,8 +19,8 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PYTHON
 
-# As many processes as there are cores, four at most; what shares a server runs in one of them.
-PROCESSES := --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+# As many processes as there are cores, four at most, each of which takes whole files.
+PROCESSES := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Check the shapes that signatures declare, Float[Tensor, "atoms 3"], at every call of the tests.
 SHAPES := --jaxtyping-packages=tace_al.model,tace_al.data,shape_check.checked

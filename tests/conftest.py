@@ -25,25 +25,13 @@ os.environ.pop("FORCE_COLOR", None)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-SERVED_FIRST = ("campaign", "slurm", "workflows")
-"""Folders whose tests take longest, so that no process is left alone with one of them."""
-
-SHARING_FIXTURES = ("slurm",)
-"""Folders in which one process runs everything, since tests share what is dear to start."""
+LONGEST = ("campaign", "slurm", "workflows", "test_examples.py", "test_trainer_outputs.py")
+"""Folders and files that begin, so that no process is left alone with one of them in the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests belong in one process, and begin with the longest."""
-    root = Path(__file__).parent
-
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
-
-    for item in items:
-        group = folder(item) if folder(item) in SHARING_FIXTURES else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: folder(item) not in SERVED_FIRST)
+    """Begin with what takes longest: files are shared out among processes in this order."""
+    items.sort(key=lambda item: not set(LONGEST).intersection(item.path.parts))
 
 
 @pytest.fixture(scope="session")

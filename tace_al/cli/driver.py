@@ -147,8 +147,10 @@ def driver(
         extras=extras,
     )
     potential = on_threads(chosen.potential, threads, device=device)
-    served = Driver(potential, atoms, address, settings=settings, observe=refuse_overlaps).serve()
-    Console().print(account(served, address), highlight=False, soft_wrap=True)
+    server = Driver(potential, atoms, address, settings=settings, observe=refuse_overlaps)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"serving {atoms.get_chemical_formula()} to i-PI at {address}, until it ends")
+    console.print(account(server.serve(), address))
 
 
 def on_threads(potential: "Potential", threads: int, *, device: str) -> "Potential":
