@@ -2,14 +2,19 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from tace_al.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SHELL = re.compile(r"^ *```(?:bash|sh|console)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -23,6 +28,39 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = LINK.findall(page.read_text(encoding="utf-8"))
     local = [target for target in targets if not target.startswith(("http:", "https:", "mailto:"))]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def shell_commands(page: Path) -> list[list[str]]:
+    """Return the arguments of every `tace-al` in a page's shell blocks."""
+    text = page.read_text(encoding="utf-8")
+    lines = [
+        line for block in SHELL.findall(text) for line in block.replace("\\\n", " ").split("\n")
+    ]
+    found = []
+    for line in lines:
+        if "tace-al " not in line or "..." in line:
+            continue
+        words = shlex.split(line, comments=True)
+        names = [Path(word).name for word in words]
+        if "tace-al" in names:
+            ends = [i for i, word in enumerate(words) if word in ("|", "&", ";", "&&", ">")]
+            found.append(words[names.index("tace-al") + 1 : min(ends, default=None)])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_have_the_options_that_pages_show(page: Path) -> None:
+    program: Any = typer.main.get_command(app)
+    for words in shell_commands(page):
+        command, rest = program, list(words)
+        while hasattr(command, "commands"):
+            assert rest and rest[0] in command.commands, f"tace-al {shlex.join(words)}"
+            command = command.commands[rest.pop(0)]
+        with command.context_class(command) as context:
+            try:
+                command.make_parser(context).parse_args(rest)
+            except Exception as error:
+                pytest.fail(f"tace-al {shlex.join(words)}: {error!r}")
 
 
 def test_functions_in_the_list_of_equations_exist() -> None:
