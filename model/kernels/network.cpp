@@ -9,12 +9,14 @@
 // before the end, and numbers do not depend on how many there are. Compiled by library.py, called by
 // network.py.
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <system_error>
-#include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "network_layer.h"
@@ -275,19 +277,46 @@ std::vector<Ranges> shares(const Call& call) {
     return found;
 }
 
-// Calls body(atoms) for each thread's share, the first in this one.
-template <class Body> void in_threads(const Call& call, Body&& body) {
-    const std::vector<Ranges> all = shares(call);
-    std::vector<std::thread> others;
-    size_t started = 1;
-    try {
-        for (; started < all.size(); ++started)
-            others.emplace_back([&body, &atoms = all[started]] { body(atoms); });
-    } catch (const std::system_error&) {  // no more threads are allowed here
+// Every core this thread may use but the one it is on; false where there is none.
+bool other_cores(cpu_set_t& cores) {
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) return false;
+    const int own = sched_getcpu();
+    if (own >= 0 && own < CPU_SETSIZE) CPU_CLR(own, &cores);
+    return CPU_COUNT(&cores) > 0;
+}
+
+template <class Body> struct Share {
+    Body& body;
+    const Ranges& atoms;
+    pthread_t thread;
+
+    static void* run(void* share) {
+        const Share& own = *static_cast<const Share*>(share);
+        own.body(own.atoms);
+        return nullptr;
     }
+};
+
+// Calls body(atoms) for each thread's share, the first in this one. A scheduler may leave new threads
+// on the core of the one that made them, where they would wait for milliseconds until it is done: they
+// begin on another.
+template <class Body> void in_threads(const Call& call, Body&& body) {
+    using Own = Share<std::remove_reference_t<Body>>;
+    const std::vector<Ranges> all = shares(call);
+    std::vector<Own> others;
+    for (size_t k = 1; k < all.size(); ++k) others.push_back({body, all[k], {}});
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    cpu_set_t cores;
+    if (!others.empty() && other_cores(cores))
+        pthread_attr_setaffinity_np(&attributes, sizeof cores, &cores);
+    size_t started = 0;
+    for (; started < others.size(); ++started)  // until no more threads are allowed here
+        if (pthread_create(&others[started].thread, &attributes, Own::run, &others[started])) break;
     body(all[0]);
-    for (; started < all.size(); ++started) body(all[started]);
-    for (std::thread& other : others) other.join();
+    for (size_t k = started; k < others.size(); ++k) body(others[k].atoms);
+    for (size_t k = 0; k < started; ++k) pthread_join(others[k].thread, nullptr);
+    pthread_attr_destroy(&attributes);
 }
 
 // A batch, one set of vectors after the other with the trunks that they serve.

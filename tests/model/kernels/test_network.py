@@ -1,5 +1,6 @@
 """The compiled whole of a network is its modules: energies, descriptors and gradients."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -144,7 +145,7 @@ def test_threads_change_no_number(threads: int) -> None:
     graph = batch([*frames(), Atoms("O"), molecule("CH4")])
     slots, vectors = members[0].inputs(graph).slots, graph.edge_vectors()
     splines = radial_splines(members)
-    shared = vectors.expand(2, *vectors.shape)
+    shared, cores = vectors.expand(2, *vectors.shape), os.sched_getaffinity(0)
     for copies in (shared, shared.clone()):
         kernel = network_kernel(members, splines)
         assert kernel is not None
@@ -153,6 +154,7 @@ def test_threads_change_no_number(threads: int) -> None:
         together = derived(kernel, slots, copies)
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one, other)
+    assert os.sched_getaffinity(0) == cores  # only the new threads are sent elsewhere
 
 
 def test_edges_between_structures_are_refused() -> None:
