@@ -1,12 +1,11 @@
 """A committee of TACE models behind the `Potential` interface."""
 
-import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import final
 
 from ase import Atoms
 
+from tace_al.core.thread_cache import cached_in_thread
 from tace_al.data.graph import split_graph
 from tace_al.data.neighbour_skin import NeighbourSkin
 from tace_al.engines.sampling.potential import Potential
@@ -69,22 +68,13 @@ class CommitteePotential(Potential):
         ]
 
 
-@final
-class _ThreadLocalCommittees(threading.local):
-    """A cache for each thread: a committee keeps what it made for its last batch."""
-
-    def __init__(self) -> None:
-        self.load = lru_cache(maxsize=4)(Committee.load)
-
-
-_committees = _ThreadLocalCommittees()
-
-
+@cached_in_thread(maxsize=4)
 def load_committee(
     paths: tuple[str, ...], device: str = "cpu", head: str | None = None
 ) -> Committee:
     """Return the committee of some checkpoints, kept for the next task of this thread.
 
+    Threads do not share one: it keeps what it made for its last batch.
     `head` is the level of theory that answers; the models' first by default.
     """
-    return _committees.load(paths, device=device, head=head)
+    return Committee.load(paths, device=device, head=head)

@@ -9,7 +9,6 @@ kind and a bundle that repeats it (`bundle.py`), never an error of the task.
 
 import errno
 import json
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from tace_al.core.errors import (
     TaceError,
 )
 from tace_al.core.labels import Label, Setting, label_key
+from tace_al.core.thread_cache import cached_in_thread
 from tace_al.data.frames import read_frames, structure_key
 from tace_al.dispatch.bundle import bundle_folder, write_bundle
 from tace_al.dispatch.label_file import (
@@ -44,8 +44,6 @@ from tace_al.engines.labelling.labeller import Labeller
 
 LONGEST_LOG = 20_000  # characters, of the end of a traceback
 FUNCTION = "tace_al.dispatch.tasks.label:run"
-# A labeller may hold state that two threads must not share.
-_cache = threading.local()
 
 
 def label_request(
@@ -198,12 +196,10 @@ def _labeller(payload: dict[str, Any], key: str | None) -> Labeller:
     return cached_labeller(payload["labeller"], json.dumps(options, sort_keys=True))
 
 
+@cached_in_thread()
 def cached_labeller(name: str, options: str) -> Labeller:
-    """Return the labeller, built once in a thread."""
-    labellers: dict[tuple[str, str], Labeller] = _cache.__dict__.setdefault("labellers", {})
-    if (name, options) not in labellers:
-        labellers[name, options] = labeller_from_name(name, json.loads(options))
-    return labellers[name, options]
+    """Return the labeller, built once in a thread: it may hold state that two must not share."""
+    return labeller_from_name(name, json.loads(options))
 
 
 def _structures(path: Path, keys: Sequence[str]) -> dict[str, Atoms]:
