@@ -119,8 +119,9 @@ def run_to_its_end() -> Callable[[Campaign, Path], Iterator[Finished]]:
 @pytest.fixture(scope="session")
 def finished_in_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Return a campaign of three generations that ran in threads: read it, never change it."""
+    # many audits, so that every kind of candidate may occur
     campaign = ammonia(
-        acquisition={"low": 0.4, "per_generation": 8},
+        acquisition={"audit_share": 0.9, "low": 0.55, "per_generation": 8},
         model={"validation_share": 0.3},
         stopping={"max_labels": 60, "max_generations": 3},
     )
