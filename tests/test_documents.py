@@ -63,6 +63,11 @@ def test_commands_have_the_options_that_pages_show(page: Path) -> None:
                 pytest.fail(f"tace-al {shlex.join(words)}: {error!r}")
 
 
+def test_the_readme_shows_commands() -> None:
+    shown = {words[0] for words in shell_commands(ROOT / "README.md")}
+    assert {"run", "driver", "neb", "phonons", "hessian", "label", "train", "db"} <= shown
+
+
 def test_functions_in_the_list_of_equations_exist() -> None:
     text = (ROOT / "docs/theory/equations.md").read_text(encoding="utf-8")
     places = [place.split(".") for place in re.findall(r"`([a-z_]+\.\w[\w.]*)`", text)]

@@ -48,6 +48,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
     with Dispatcher(machine_from_name("local", workers=2), folder, retry=QUICK) as dispatcher:
         yield dispatcher
     assert set(psutil.Process().children(recursive=True)) <= others
+    assert list(marked_processes(f"{folder_mark(folder)}:")) == []  # nor any that left the family
 
 
 def test_results_come_back(threads: Dispatcher) -> None:
