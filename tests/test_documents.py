@@ -14,7 +14,7 @@ from tace_al.cli.main import app
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-SHELL = re.compile(r"^ *```(?:bash|sh|console)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -33,9 +33,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def shell_commands(page: Path) -> list[list[str]]:
     """Return the arguments of every `tace-al` in a page's shell blocks."""
     text = page.read_text(encoding="utf-8")
-    lines = [
-        line for block in SHELL.findall(text) for line in block.replace("\\\n", " ").split("\n")
-    ]
+    blocks = [block for language, block in FENCED.findall(text) if language in ("", "bash", "sh")]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").split("\n")]
     found = []
     for line in lines:
         if "tace-al " not in line or "..." in line:
